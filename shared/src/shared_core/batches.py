@@ -1,0 +1,153 @@
+"""Training batches as a pure function of (seed, epoch, batch, process): a resume jumps, it never replays."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from shared_core.errors import UserError
+from shared_core.seeds import derive, seeded
+
+if TYPE_CHECKING:
+    from shared_core.runtime import Runtime
+
+
+class Batches(ABC):
+    """The training data of one process."""
+
+    batches_per_epoch: int
+    batch_size: int  # samples per process and batch
+
+    @abstractmethod
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:
+        """Batches `start`, `start + 1`, ... of an epoch, on the device of the run."""
+
+
+class StreamBatches(Batches):
+    """An endless generated stream: `make(generator)` returns one batch and draws all its randomness from `generator`."""
+
+    def __init__(
+        self,
+        make: Callable[[torch.Generator], Any],
+        *,
+        batches_per_epoch: int,
+        batch_size: int,
+        runtime: Runtime,
+        seed: int,
+    ) -> None:
+        self.make, self.runtime, self.seed = make, runtime, seed
+        self.batches_per_epoch, self.batch_size = batches_per_epoch, batch_size
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:
+        generator = torch.Generator(self.runtime.device)
+        for k in range(epoch * self.batches_per_epoch + start, (epoch + 1) * self.batches_per_epoch):
+            yield self.make(generator.manual_seed(derive(self.seed, "stream", self.runtime.rank, k)))
+
+
+class LoaderBatches(Batches):
+    """Shuffled batches of a map-style data set through `torch.utils.data.DataLoader`.
+
+    The epoch's order depends on (seed, epoch) only; process `rank` takes its share of every global batch, and the
+    incomplete last one is dropped. Each batch is fetched under its own seed, so augmentation inside the data set
+    does not depend on the number of workers or on where a run was resumed.
+
+    Args:
+        dataset: has `__len__` and `__getitem__`, or `__getitems__` for a whole list of indices.
+        batch_size: samples per process and batch.
+        collate: list of samples -> batch; default: PyTorch's.
+        weights: sampling weights per row (drawn with replacement); default: every row once.
+    Raises:
+        UserError: fewer rows than one batch over all processes.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        *,
+        batch_size: int,
+        runtime: Runtime,
+        seed: int,
+        num_workers: int = 0,
+        collate: Callable[[list[Any]], Any] = default_collate,
+        weights: Sequence[float] | torch.Tensor | None = None,
+    ) -> None:
+        rows, over_all = len(dataset), batch_size * runtime.world  # type: ignore[arg-type]
+        if rows < over_all:
+            raise UserError(
+                f"training.batch_size: {batch_size} x {runtime.world} processes needs {over_all} training rows, "
+                f"the data set has {rows}; lower --batch-size"
+            )
+        self.batches_per_epoch, self.batch_size = rows // over_all, batch_size
+        self.runtime = runtime
+        self._order = _Order(rows, batch_size, runtime.rank, runtime.world, seed, weights)
+        self._loader: DataLoader[Any] = DataLoader(
+            _SeededFetch(dataset, collate),
+            sampler=self._order,
+            batch_size=None,
+            num_workers=num_workers,
+            persistent_workers=num_workers > 0,
+            pin_memory=runtime.device.type == "cuda",
+        )
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:
+        self._order.epoch, self._order.start = epoch, start
+        for batch in self._loader:
+            yield to_device(batch, self.runtime.device)
+
+
+class _Order:
+    """Yields (seed of the batch, its row indices) for one process."""
+
+    def __init__(
+        self,
+        rows: int,
+        batch_size: int,
+        rank: int,
+        world: int,
+        seed: int,
+        weights: Sequence[float] | torch.Tensor | None,
+    ) -> None:
+        self.rows, self.batch_size, self.rank, self.world, self.seed = rows, batch_size, rank, world, seed
+        self.weights = None if weights is None else torch.as_tensor(weights, dtype=torch.float64)
+        self.epoch = self.start = 0
+
+    def __len__(self) -> int:
+        return self.rows // (self.batch_size * self.world) - self.start
+
+    def __iter__(self) -> Iterator[tuple[int, list[int]]]:
+        generator = torch.Generator().manual_seed(derive(self.seed, "order", self.epoch))
+        if self.weights is None:
+            order = torch.randperm(self.rows, generator=generator)
+        else:
+            order = torch.multinomial(self.weights, self.rows, replacement=True, generator=generator)
+        for k in range(self.start, self.start + len(self)):
+            first = (k * self.world + self.rank) * self.batch_size
+            rows = order[first : first + self.batch_size].tolist()
+            yield derive(self.seed, "batch", self.epoch, k, self.rank), rows
+
+
+class _SeededFetch(Dataset[Any]):
+    def __init__(self, dataset: Dataset[Any], collate: Callable[[list[Any]], Any]) -> None:
+        self.dataset, self.collate = dataset, collate
+
+    def __getitem__(self, item: tuple[int, list[int]]) -> Any:
+        seed, rows = item
+        with seeded(seed):
+            if hasattr(self.dataset, "__getitems__"):
+                return self.collate(self.dataset.__getitems__(rows))
+            return self.collate([self.dataset[row] for row in rows])
+
+
+def to_device(batch: Any, device: torch.device) -> Any:
+    """Move the tensors of nested dicts, lists and tuples, without waiting for the copy."""
+    if isinstance(batch, torch.Tensor):
+        return batch.to(device, non_blocking=True)
+    if isinstance(batch, dict):
+        return {key: to_device(value, device) for key, value in batch.items()}
+    if isinstance(batch, list | tuple):
+        return type(batch)(to_device(value, device) for value in batch)
+    return batch

@@ -1,0 +1,112 @@
+"""The configuration sections that every package shares.
+
+A package's configuration is ``class Config(RunConfig)`` with its own ``data`` and ``model`` sections. The
+sections say *what* is wanted; the modules named in each docstring do it.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Section(BaseModel):
+    """A frozen group of settings; unknown keys and values out of bounds are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, protected_namespaces=())
+
+
+def resumable(default: Any, **constraints: Any) -> Any:
+    """A field that may change when a run is resumed (epochs, workers, logging, paths)."""
+    return Field(default, json_schema_extra={"resumable": True}, **constraints)
+
+
+class Paths(Section):
+    """Where data and runs live."""
+
+    data: Path = resumable(Path("data"), description="folder of prepared data sets")
+    runs: Path = resumable(Path("runs"), description="folder of run directories")
+
+
+class Training(Section):
+    """The loop (`shared_core.trainer`)."""
+
+    epochs: int = resumable(10, ge=1, description="passes over the training data")
+    batch_size: int = Field(64, ge=1, description="samples per process and forward pass")
+    accumulation: int = Field(1, ge=1, description="forward passes per optimizer step")
+    micro_batch: int | None = Field(
+        None, ge=1, description="split each forward pass into pieces of this size; default: as much as fits"
+    )
+    clip_norm: float | None = Field(1.0, gt=0, description="largest global gradient norm; null: no clipping")
+    ema_decay: float | None = Field(None, gt=0, lt=1, description="decay of the averaged weights; null: none")
+    eval_every: int = resumable(1, ge=1, description="epochs between evaluations")
+    patience: int | None = resumable(None, ge=1, description="evaluations without progress before stopping")
+    max_skipped_steps: int = Field(
+        0, ge=0, description="optimizer steps that may be skipped for a non-finite gradient before the run stops"
+    )
+    dry_run: bool = resumable(True, description="one forward and backward pass before the first step")
+    resume: str = resumable("auto", description="auto, never, or the path of a checkpoint")
+    checkpoint_every: int = resumable(1, ge=1, description="epochs between checkpoints")
+    checkpoint_minutes: float | None = resumable(
+        10.0, gt=0, description="most minutes between checkpoints inside an epoch; null: only at epochs"
+    )
+    keep_checkpoints: int = resumable(2, ge=2, description="newest checkpoints kept, besides the best")
+    keep_every_epochs: int | None = resumable(None, ge=1, description="every n-th epoch's checkpoint is kept for good")
+
+
+class Optimizer(Section):
+    """Optimizer and parameter groups (`shared_core.optim`)."""
+
+    name: Literal["adamw", "muon"] = "adamw"
+    lr: float = Field(1e-3, gt=0, description="peak learning rate")
+    weight_decay: float = Field(5e-4, ge=0, description="decoupled; not applied to biases and norms")
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = Field(1e-8, gt=0)
+    muon_lr: float = Field(0.02, gt=0, description="learning rate of the matrices under Muon")
+    momentum: float = Field(0.95, ge=0, lt=1, description="Muon's Nesterov momentum")
+
+
+class Scheduler(Section):
+    """Learning-rate schedule, counted in optimizer steps (`shared_core.optim`)."""
+
+    name: Literal["cosine", "linear", "constant", "plateau", "one_cycle"] = "cosine"
+    warmup_steps: int = Field(0, ge=0, description="linear warm-up, in optimizer steps")
+    min_lr: float = Field(0.0, ge=0, description="learning rate at the end of cosine, linear and plateau")
+    factor: float = Field(0.5, gt=0, lt=1, description="plateau: multiplier after too little progress")
+    patience: int = Field(3, ge=0, description="plateau: evaluations without progress before a reduction")
+
+
+class Runtime(Section):
+    """Device, precision and compilation (`shared_core.runtime`)."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = resumable("auto")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="auto: bf16 where the device computes in it, else fp32"
+    )
+    compile: bool = Field(False, description="torch.compile the model")
+    gradient_checkpointing: bool = Field(False, description="recompute activations instead of storing them")
+    deterministic: bool = Field(False, description="refuse non-deterministic kernels")
+    fsdp: bool = Field(False, description="shard parameters and optimizer over the processes")
+    threads: int | None = resumable(None, ge=1, description="CPU threads per process; default: all cores shared out")
+
+
+class Logging(Section):
+    """What a run writes down as it goes (`shared_core.records`)."""
+
+    every: int = resumable(20, ge=1, description="optimizer steps between log rows")
+    tracker: Literal["tensorboard", "wandb", "trackio", "none"] = resumable("tensorboard")
+    profile: bool = resumable(False, description="trace a few steps with torch.profiler")
+    progress: bool = resumable(True, description="progress bar with time remaining")
+
+
+class RunConfig(Section):
+    """Root of every package's configuration; a package adds ``data`` and ``model``."""
+
+    name: str | None = resumable(None, description="name of the run; default: the preset's", pattern=r"^[\w.\-]+$")
+    seed: int = Field(0, ge=0, lt=2**32, description="seeds initialisation, data order and augmentation")
+    paths: Paths = Paths()
+    training: Training = Training()
+    optimizer: Optimizer = Optimizer()
+    scheduler: Scheduler = Scheduler()
+    runtime: Runtime = Runtime()
+    logging: Logging = Logging()

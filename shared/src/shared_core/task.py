@@ -1,0 +1,44 @@
+"""What a package gives the trainer."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from shared_core.batches import Batches
+    from shared_core.runtime import Runtime
+
+
+class Task(ABC):
+    """One training problem: a model, its batches, a loss and an evaluation.
+
+    The trainer owns everything else (optimizer, schedule, precision, processes, checkpoints, records).
+    """
+
+    model: nn.Module
+    batches: Batches
+    monitor: str = "val/loss"  # the metric of `evaluate` that decides "best" and early stopping
+    maximize: bool = False
+    splittable: bool = True  # False where the loss is no mean over samples (contrastive losses)
+
+    @abstractmethod
+    def loss(self, model: nn.Module, batch: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Mean loss of a batch (scalar) and detached scalars to log. `model` is the prepared one: call it, not `self.model`."""
+
+    @abstractmethod
+    def evaluate(self, model: nn.Module, runtime: Runtime) -> dict[str, float]:
+        """Metrics of `model` (already in eval mode, averaged weights where there are any), the same on every process.
+
+        Each process scores its share and gathers: `runtime.gather`."""
+
+    def augment(self, batch: Any, generator: torch.Generator) -> Any:
+        """Change a batch that already lies on the device; a pure function of the batch and the generator."""
+        return batch
+
+    def no_decay(self, name: str, parameter: nn.Parameter) -> bool:
+        """Whether a parameter is exempt from weight decay: by default vectors and scalars."""
+        return parameter.ndim < 2

@@ -1,0 +1,501 @@
+"""Checkpoints that survive a kill at any instant and cannot run code.
+
+One checkpoint is one folder::
+
+    checkpoints/
+      step-1200/
+        model.safetensors            weights
+        ema.safetensors              averaged weights, where there are any
+        optimizer.safetensors        the optimizer's tensors
+        state.json                   everything else: parameter groups, scheduler, cursor, best value, counters
+        rng-00000.safetensors        random state of process 0, one file per process
+        manifest.json                written last: sizes and SHA-256 of all of them, configuration, topology, versions
+      latest                         text: name of the newest checkpoint
+      best                           text: name of the best one
+
+A save writes ``step-N.tmp-<id>/``, flushes it, writes the manifest, renames the folder, replaces the pointers and only
+then removes old checkpoints. A reader trusts manifests alone: the newest checkpoint is the one whose manifest has the
+highest sequence number and whose files match it. The pointers are for people and other tools.
+
+Saving the same step twice (before and after an evaluation, say) gives ``step-N-2``: no checkpoint is ever overwritten.
+
+With several processes every one of them calls `Checkpoints.save`. The barrier separates three phases: process 0 makes
+the folder; each process writes its own files; process 0 publishes. A process that fails says so after the last
+barrier, so that the others never wait for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from shared_core import files, tensorfile
+from shared_core.errors import UserError
+from shared_core.rng import rng_state, set_rng_state
+from shared_core.tensorfile import Tensors
+
+__all__ = ["Checkpoints", "State", "load_weights", "read_manifest", "rng_state", "set_rng_state", "verify"]
+
+_FORMAT = 1
+_NAME = re.compile(r"step-(\d+)(?:-(\d+))?")
+_SHARED_DISK_SECONDS = 30.0  # how long another machine's new entries may take to become visible on a network disk
+
+
+@dataclass
+class State:
+    """All that training needs to go on as if it had never stopped.
+
+    `model` and `ema` are flat state dicts. `optimizer` and `scheduler` are what their ``state_dict()`` returns;
+    `cursor` says where in the data to go on (epoch, batches done, step); `extra` is the trainer's own (best value,
+    counters, offset in the metrics). These four and `rng` may nest dicts, lists, tuples, numbers, text and tensors.
+    `rng` is this process's `rng_state()`; it is None after loading a checkpoint of fewer processes.
+    """
+
+    model: Tensors
+    ema: Tensors | None = None
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    scheduler: dict[str, Any] = field(default_factory=dict)
+    cursor: dict[str, Any] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=dict)
+    rng: dict[str, Any] | None = None
+
+
+def _boundary(name: str) -> None:
+    """Called between any two effects of a save on the disk; tests stop the process here."""
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Args:
+        folder: where they lie; made by the first save.
+        keep: how many of the newest to keep (at least 2), besides the best and those kept for good.
+        rank, world: this process and the number of processes.
+        barrier: returns when all processes have called it.
+    """
+
+    def __init__(
+        self, folder: Path, keep: int = 2, rank: int = 0, world: int = 1, barrier: Callable[[], None] = lambda: None
+    ) -> None:
+        if keep < 2:
+            raise ValueError(f"keep must be at least 2, so that a damaged checkpoint has a predecessor; got {keep}")
+        self.folder = Path(folder)
+        self.keep = keep
+        self.rank = rank
+        self.world = world
+        self.barrier = barrier
+        self._verified: Path | None = None  # found good by `find`: `load` need not hash it again
+
+    def save(
+        self,
+        step: int,
+        state: State,
+        *,
+        config_digest: str,
+        topology: dict[str, Any],
+        best: bool = False,
+        keep_for_good: bool = False,
+    ) -> Path:
+        """Write a checkpoint and return its folder. Every process calls this with the same arguments but its own `rng`.
+
+        Raises:
+            UserError: the disk is full, a folder is not writable, or another process failed. Earlier checkpoints and
+                the pointers are as they were.
+            ValueError: the state holds something that cannot be stored (see `tensorfile.split`).
+        """
+        about = {
+            "step": step,
+            "best": best,
+            "keep": keep_for_good,
+            "config_digest": config_digest,
+            "topology": topology,
+            "world": self.world,
+        }
+        saving = _Save(self, step, state, about)
+        failure: Exception | None = None
+        try:
+            for phase in (saving.begin, saving.write, saving.publish):
+                if failure is None:
+                    try:
+                        phase()
+                    except Exception as error:
+                        failure = error
+                self.barrier()
+            if isinstance(failure, OSError):
+                raise files.explain(failure, self.folder) from failure
+            if failure is not None:
+                raise failure
+            return saving.published()
+        finally:
+            saving.clear()
+
+    def find(self, what: str = "auto") -> tuple[Path | None, list[str]]:
+        """The checkpoint to go on from, and a line for each newer one that was skipped because it is damaged.
+
+        Args:
+            what: ``auto``: the newest one whose files match its manifest, None if there is none; ``never``: None; else
+                the path of a checkpoint, or of a run, whose newest is meant.
+
+        Raises:
+            UserError: the path that was asked for holds no checkpoint, or a damaged one.
+        """
+        if what == "never":
+            return None, []
+        if what != "auto":
+            path = Path(what)
+            if not _is_checkpoint(path):
+                found, skipped = Checkpoints(_checkpoints_folder(path)).find("auto")
+                if found is None:
+                    raise UserError(f"{path}: {'; '.join(skipped) or 'holds no checkpoint'}; give another path or `auto`")
+                self._verified = found
+                return found, skipped
+            reason = verify(path)
+            if reason is not None:
+                raise UserError(f"{path}: {reason}; give another checkpoint or use `auto`")
+            self._verified = path
+            return path, []
+        skipped = []
+        for path, _ in _newest_first(self.folder):
+            reason = verify(path)
+            if reason is None:
+                self._verified = path
+                return path, skipped
+            skipped.append(f"skipped {path.name}: {reason}")
+        return None, skipped
+
+    def load(self, path: Path) -> State:
+        """The state in a checkpoint, on the CPU, with this process's own random state.
+
+        Raises:
+            UserError: the files do not match the manifest.
+        """
+        path = Path(path)
+        if path != self._verified:
+            reason = verify(path)
+            if reason is not None:
+                raise UserError(f"{path}: {reason}; give another checkpoint or use `auto`")
+        listed = read_manifest(path)["files"]
+        rng_name = _rng_name(self.rank)
+        structure = json.loads((path / "state.json").read_text())
+        state = tensorfile.join(structure, tensorfile.read(path / "optimizer.safetensors")[0])
+        return State(
+            model=tensorfile.read(path / "model.safetensors")[0],
+            ema=tensorfile.read(path / "ema.safetensors")[0] if "ema.safetensors" in listed else None,
+            rng=tensorfile.read_tree(path / rng_name) if rng_name in listed else None,
+            **state,
+        )
+
+    def best(self) -> Path | None:
+        """The checkpoint saved last with ``best=True``, or None."""
+        return next((path for path, about in _newest_first(self.folder) if about and about["best"]), None)
+
+    def clean(self) -> None:
+        """Remove what a killed save or rotation left behind. Only the process that trains may do this."""
+        for leftover in self.folder.glob("*.tmp-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+class _Save:
+    """One save in progress, as seen by one process."""
+
+    def __init__(self, owner: Checkpoints, step: int, state: State, about: dict[str, Any]) -> None:
+        self.folder, self.keep, self.rank, self.world = owner.folder, owner.keep, owner.rank, owner.world
+        self.owner, self.step, self.state, self.about = owner, step, state, about
+        self.temporary: Path | None = None
+        self.final: Path | None = None
+        self.files: dict[str, dict[str, Any]] = {}
+
+    def begin(self) -> None:
+        """Process 0 makes the temporary folder."""
+        if self.rank != 0:
+            return
+        self.owner.clean()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        files.require_space(self.folder, _bytes(self.state) + 2**20, f"the checkpoint of step {self.step}")
+        _boundary("begin")
+        temporary = self.folder / f"step-{self.step}.tmp-{secrets.token_hex(4)}"
+        temporary.mkdir()
+        self.temporary = temporary
+        _boundary("made the folder")
+
+    def write(self) -> None:
+        """Each process writes its random state, and process 0 the rest."""
+        if self.temporary is None:
+            self.temporary = _await(self._made_by_another, f"{self.folder}: the folder that process 0 made")
+        folder = self.temporary
+        self._write(_rng_name(self.rank), lambda path: tensorfile.write_tree(path, self.state.rng or {}))
+        if self.rank != 0:
+            files.atomic_write(folder / _record_name(self.rank), json.dumps(self.files))
+            _boundary("record")
+            return
+        state = self.state
+        named = {"optimizer": state.optimizer, "scheduler": state.scheduler, "cursor": state.cursor, "extra": state.extra}
+        structure, tensors = tensorfile.split(named)
+        self._write("model.safetensors", lambda path: tensorfile.write(path, state.model))
+        if state.ema is not None:
+            ema = state.ema
+            self._write("ema.safetensors", lambda path: tensorfile.write(path, ema))
+        self._write("optimizer.safetensors", lambda path: tensorfile.write(path, tensors))
+        text = json.dumps(structure, indent=1, allow_nan=False)
+        self._write("state.json", lambda path: path.write_text(text))
+
+    def publish(self) -> None:
+        """Process 0 writes the manifest, gives the folder its final name, moves the pointers and rotates."""
+        if self.rank != 0:
+            return
+        assert self.temporary is not None
+        for rank in range(1, self.world):
+            self.files |= self._record_of(rank)
+        existing = _newest_first(self.folder)
+        sequence = 1 + max((about["sequence"] for _, about in existing if about), default=0)
+        manifest = {
+            "format": _FORMAT,
+            "sequence": sequence,
+            "saved": datetime.now(UTC).isoformat(timespec="seconds"),
+            "id": self.temporary.name,
+            **self.about,
+            "versions": _versions(),
+            "files": self.files,
+        }
+        manifest["digest"] = _manifest_digest(manifest)
+        (self.temporary / "manifest.json").write_text(json.dumps(manifest, indent=1))
+        _boundary("manifest written")
+        files.sync(self.temporary / "manifest.json")
+        files.sync(self.temporary)
+        _boundary("manifest flushed")
+        attempts = [int(match[2] or 1) for path, _ in existing if (match := _match(path)) and int(match[1]) == self.step]
+        name = f"step-{self.step}" + (f"-{max(attempts) + 1}" if attempts else "")
+        os.rename(self.temporary, self.folder / name)
+        self.final = self.folder / name
+        _boundary("renamed")
+        files.sync(self.folder)
+        _boundary("folder flushed")
+        files.atomic_write(self.folder / "latest", name + "\n")
+        _boundary("latest")
+        if self.about["best"]:
+            files.atomic_write(self.folder / "best", name + "\n")
+            _boundary("best")
+        _rotate(self.folder, self.keep)
+
+    def published(self) -> Path:
+        """The folder under its final name.
+
+        Raises:
+            UserError: process 0 did not publish it.
+        """
+        if self.final is None:
+            self.final = _await(
+                self._published_by_another, f"{self.folder}: step {self.step}, which process 0 should have published"
+            )
+        return self.final
+
+    def clear(self) -> None:
+        """Remove what is left of a save that failed."""
+        if self.rank == 0 and self.temporary is not None and self.final is None:
+            shutil.rmtree(self.temporary, ignore_errors=True)
+
+    def _write(self, name: str, write: Callable[[Path], object]) -> None:
+        """One file, flushed and recorded."""
+        assert self.temporary is not None
+        path = self.temporary / name
+        write(path)
+        _boundary(f"{name} written")
+        files.sync(path)
+        self.files[name] = {"bytes": path.stat().st_size, "sha256": files.sha256(path)}
+        _boundary(f"{name} flushed")
+
+    def _record_of(self, rank: int) -> dict[str, dict[str, Any]]:
+        assert self.temporary is not None
+        record = self.temporary / _record_name(rank)
+        try:
+            text = record.read_text()
+            record.unlink()
+        except FileNotFoundError:
+            raise UserError(
+                f"{self.folder}: process {rank} wrote no part of step {self.step}; see its own message, and give all "
+                "processes the same folder on a shared disk"
+            ) from None
+        return dict(json.loads(text))
+
+    def _made_by_another(self) -> Path | None:
+        return next(iter(self.folder.glob(f"step-{self.step}.tmp-*")), None)
+
+    def _published_by_another(self) -> Path | None:
+        assert self.temporary is not None
+        return next((p for p, about in _newest_first(self.folder) if about and about["id"] == self.temporary.name), None)
+
+
+def verify(path: Path) -> str | None:
+    """None when every file of a checkpoint matches its manifest, else what is wrong with it."""
+    try:
+        listed = read_manifest(path)["files"]
+        return next((reason for name in listed if (reason := _damage(path, name, listed[name]))), None)
+    except UserError as error:
+        return str(error).removeprefix(f"{path}: ")
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a checkpoint: step, best, config_digest, topology, world, versions, files and more.
+
+    Raises:
+        UserError: it is missing, damaged or of another format.
+    """
+    path = Path(path)
+    try:
+        manifest = json.loads((path / "manifest.json").read_text())
+    except OSError as error:
+        reason = "manifest.json is missing" if isinstance(error, FileNotFoundError) else f"manifest.json: {error.strerror}"
+        raise UserError(f"{path}: {reason}") from error
+    except ValueError as error:
+        raise UserError(f"{path}: manifest.json is damaged") from error
+    if not isinstance(manifest, dict) or manifest.get("digest") != _manifest_digest(manifest):
+        raise UserError(f"{path}: manifest.json is damaged")
+    if manifest["format"] != _FORMAT:
+        raise UserError(f"{path}: has checkpoint format {manifest['format']}, this version reads {_FORMAT}")
+    return manifest
+
+
+def load_weights(path: Path, which: Literal["model", "ema", "auto"] = "auto") -> Tensors:
+    """The weights in a checkpoint, a run (its best checkpoint, else its newest), or a `.safetensors` file.
+
+    Args:
+        path: also a folder with a bare ``model.safetensors``, as `pull` makes it.
+        which: ``auto``: the averaged weights where there are any.
+
+    Raises:
+        UserError: there are no such weights, or the file is damaged.
+    """
+    path = Path(path)
+    if path.is_file():
+        return tensorfile.read(path)[0]
+    bare = path / "model.safetensors"
+    if bare.is_file() and not (path / "manifest.json").exists() and not _match(path):
+        return tensorfile.read(bare)[0]
+    if not _is_checkpoint(path):
+        checkpoints = Checkpoints(_checkpoints_folder(path))
+        found = checkpoints.best() or checkpoints.find("auto")[0]
+        if found is None:
+            raise UserError(f"{path}: holds no checkpoint and no model.safetensors; give a run or a checkpoint")
+        path = found
+    listed = read_manifest(path)["files"]
+    if which == "auto":
+        which = "ema" if "ema.safetensors" in listed else "model"
+    name = f"{which}.safetensors"
+    if name not in listed:
+        raise UserError(f"{path}: holds no averaged weights; train with training.ema_decay or ask for the model's own")
+    if reason := _damage(path, name, listed[name]):
+        raise UserError(f"{path}: {reason}; give another checkpoint")
+    return tensorfile.read(path / name)[0]
+
+
+def _damage(path: Path, name: str, expected: dict[str, Any]) -> str | None:
+    """What is wrong with one listed file, or None."""
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        return f"the manifest lists {name}, outside the checkpoint"
+    file = path / name
+    if not file.is_file():
+        return f"{name} is missing"
+    size = file.stat().st_size
+    if size != expected["bytes"]:
+        return f"{name} has {size} bytes, not {expected['bytes']}"
+    if files.sha256(file) != expected["sha256"]:
+        return f"{name} is damaged: its SHA-256 differs from the manifest's"
+    return None
+
+
+def _rotate(folder: Path, keep: int) -> None:
+    """Remove old checkpoints. Damaged ones are left for their owner to look at, and do not count as kept."""
+    existing = [(path, about) for path, about in _newest_first(folder) if about]
+    best = next((path for path, about in existing if about["best"]), None)
+    for path, about in existing[keep:]:
+        if path == best or about["keep"]:
+            continue
+        doomed = path.with_name(f"{path.name}.tmp-{secrets.token_hex(4)}")  # never half of it under a checkpoint's name
+        with contextlib.suppress(OSError):  # the save itself has succeeded; the next one tries again
+            os.rename(path, doomed)
+            _boundary(f"rotating {path.name}")
+            shutil.rmtree(doomed)
+            _boundary(f"rotated {path.name}")
+
+
+def _newest_first(folder: Path) -> list[tuple[Path, dict[str, Any] | None]]:
+    """Checkpoints and their manifests, last saved first; those without a readable manifest (None) before all others."""
+    found: list[tuple[Path, dict[str, Any] | None]] = []
+    for path in folder.glob("step-*"):
+        if _match(path) and path.is_dir():
+            try:
+                found.append((path, read_manifest(path)))
+            except UserError:
+                found.append((path, None))
+    return sorted(found, key=lambda item: (item[1] is None, item[1]["sequence"] if item[1] else 0), reverse=True)
+
+
+def _match(path: Path) -> re.Match[str] | None:
+    return _NAME.fullmatch(path.name)
+
+
+def _is_checkpoint(path: Path) -> bool:
+    return bool(_match(path)) or (path / "manifest.json").is_file()
+
+
+def _checkpoints_folder(path: Path) -> Path:
+    """The folder of checkpoints of a run, or the path itself."""
+    if not path.is_dir():
+        raise UserError(f"{path}: no such checkpoint or run; check the path")
+    return path / "checkpoints" if (path / "checkpoints").is_dir() else path
+
+
+def _rng_name(rank: int) -> str:
+    return f"rng-{rank:05d}.safetensors"
+
+
+def _record_name(rank: int) -> str:
+    return f"record-{rank:05d}.json"
+
+
+def _bytes(state: State) -> int:
+    """Size of all tensors of a state."""
+    _, tensors = tensorfile.split([state.model, state.ema, state.optimizer, state.scheduler, state.extra, state.rng])
+    return sum(tensor.nbytes for tensor in tensors.values())
+
+
+def _await(look: Callable[[], Path | None], what: str) -> Path:
+    """What another process has made, which a network disk may show a little later."""
+    deadline = time.monotonic() + _SHARED_DISK_SECONDS
+    while (path := look()) is None:
+        if time.monotonic() > deadline:
+            raise UserError(
+                f"{what} is not there; see that process's own message, and give all processes the same folder on a "
+                "shared disk"
+            )
+        time.sleep(0.1)
+    return path
+
+
+def _manifest_digest(manifest: dict[str, Any]) -> str:
+    """SHA-256 of all else in the manifest, so that a flipped bit in it is found too."""
+    rest = {key: value for key, value in manifest.items() if key != "digest"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for name in ("torch", "numpy", "safetensors", "accelerate"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions

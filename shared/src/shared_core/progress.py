@@ -42,12 +42,12 @@ def number(value: float | str) -> str:
     """A number in at most about seven characters; strings pass as they are."""
     if isinstance(value, str):
         return value
-    if isinstance(value, int) or float(value).is_integer() and abs(value) < 1e15:
+    if float(value).is_integer() and abs(value) < 1e15:
         return f"{int(value):,}"
     size = abs(value)
     if size >= 1000:
         return f"{value:,.0f}"
-    if 1e-3 <= size:
+    if size >= 1e-3:
         return f"{value:.4g}"
     return f"{value:.2e}"
 
@@ -64,7 +64,13 @@ class Bar:
     """
 
     def __init__(
-        self, total: int | None, enabled: bool = True, description: str = "", *, start: int = 0, stream: TextIO | None = None
+        self,
+        total: int | None,
+        enabled: bool = True,
+        description: str = "",
+        *,
+        start: int = 0,
+        stream: TextIO | None = None,
     ) -> None:
         self._total, self._enabled, self._description = total, enabled, description
         self._stream = stream or sys.stderr

@@ -1,0 +1,113 @@
+# `just` lists what there is. Everything runs in an activated virtual environment, or else in .venv, which is made
+# and filled when needed.
+
+set shell := ["bash", "-euo", "pipefail", "-c"]
+set positional-arguments
+
+venv := env("VIRTUAL_ENV", justfile_directory() / ".venv")
+python := venv / "bin/python"
+packages := "timeseries-dualmodal retina-diffusion pair-compare-stacking mabe-behavior multimodal-fusion"
+
+[private]
+default:
+    @'{{ just_executable() }}' --justfile '{{ justfile() }}' --list --unsorted
+
+# Runs a package's demo on real data: prepare, train, evaluate, predict, report
+[group('run')]
+demo NAME="pair-compare-stacking" *FLAGS: (known NAME) install
+    @shift; '{{ python }}' -m "$(tr - _ <<<'{{ NAME }}')" demo "$@"
+
+# Runs any verb of a package: just run pair-compare-stacking train --config fast
+[group('run')]
+run NAME VERB *FLAGS: (known NAME) install
+    @shift; '{{ python }}' -m "$(tr - _ <<<'{{ NAME }}')" "$@"
+
+# Runs the tests; `just test slow` those that take longer, `just test all` both; flags go to pytest
+[group('check')]
+test WHICH="fast" *FLAGS: install
+    #!/usr/bin/env bash
+    set -euo pipefail
+    shift $(( $# > 0 ? 1 : 0 ))
+    case '{{ WHICH }}' in
+        fast) marker='not slow' ;;
+        slow) marker='slow' ;;
+        all) marker='slow or not slow' ;;
+        *) echo "just test: no set of tests is called '{{ WHICH }}'; there are fast, slow and all" >&2; exit 2 ;;
+    esac
+    '{{ python }}' -m pytest -m "$marker" "$@"
+
+# Checks style and formatting
+[group('check')]
+lint: install
+    '{{ python }}' -m ruff check .
+    '{{ python }}' -m ruff format --check .
+
+# Checks the types of the shared core
+[group('check')]
+types: install
+    '{{ python }}' -m mypy
+
+# Formats the code and mends what can be mended by itself
+[group('check')]
+fmt: install
+    '{{ python }}' -m ruff check --fix .
+    '{{ python }}' -m ruff format .
+
+# Makes the environment and installs everything into it; does nothing where nothing changed
+[group('set up')]
+install:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    venv='{{ venv }}' python='{{ python }}'
+    if [ ! -x "$python" ]; then
+        if command -v uv >/dev/null; then uv venv --quiet "$venv"; else python3 -m venv "$venv"; fi
+    fi
+    # what is installed is a function of these: the folder counts because the packages are installed in place
+    wanted=$({ pwd; "$python" --version; cat requirements.txt shared/pyproject.toml packages/*/pyproject.toml; } | cksum)
+    [ "$wanted" = "$(cat "$venv/.installed" 2>/dev/null || true)" ] && exit 0
+    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+        { echo "just: Python 3.11 or newer is needed, and $python is $("$python" --version)" >&2; exit 2; }
+    if "$python" -c 'import pip' 2>/dev/null; then
+        pip=("$python" -m pip) fast=(--no-compile --no-warn-script-location)
+    else
+        pip=(env VIRTUAL_ENV="$venv" uv pip) fast=()
+    fi
+    echo "installing into $venv: $(grep -c == requirements.txt) packages; PyTorch is the big one"
+    "${pip[@]}" install ${fast[@]+"${fast[@]}"} -r requirements.txt
+    echo "installing shared/ and packages/ in place"
+    editable=(); for folder in ./shared ./packages/*/; do editable+=(-e "$folder"); done
+    "${pip[@]}" install --quiet --no-deps --no-build-isolation "${editable[@]}"
+    "${pip[@]}" check
+    echo "$wanted" > "$venv/.installed"
+
+# Rewrites requirements.txt: exact pins, without addresses; `just lock --upgrade` takes the newest
+[group('set up')]
+lock *FLAGS: install
+    #!/usr/bin/env bash
+    set -euo pipefail
+    command -v uv >/dev/null && uv=(uv) || { '{{ python }}' -m pip install --quiet uv; uv=('{{ python }}' -m uv); }
+    "${uv[@]}" pip compile shared/pyproject.toml packages/*/pyproject.toml --group pyproject.toml:dev \
+        --extra search --extra onnx --extra datasets --no-emit-package shared-core --python-version 3.11 \
+        --no-emit-index-url --no-emit-find-links --strip-extras --no-annotate --no-header --quiet \
+        --output-file requirements.txt "$@"
+    # PyTorch brings the CUDA libraries that fit it, and a local version (+cpu) is one machine's business
+    { echo '# Made by `just lock`: what runs and tests the whole repository. PyTorch brings its own CUDA libraries.'
+      grep -vE '^(#|cuda-|nvidia-|triton==)' requirements.txt | sed 's/+cpu$//'; } > requirements.txt.new
+    mv requirements.txt.new requirements.txt
+
+# Removes the caches of the tools; data/ and runs/ stay
+[group('set up')]
+clean:
+    rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
+    find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+[no-exit-message]
+[private]
+known NAME:
+    #!/usr/bin/env bash
+    case ' {{ packages }} ' in
+        *" {{ NAME }} "*) ;;
+        *) echo "just: no package is called '{{ NAME }}'; the five are: {{ packages }}" >&2; exit 2 ;;
+    esac
+    [ -f 'packages/{{ NAME }}/pyproject.toml' ] ||
+        { echo "just: {{ NAME }} is planned and not here yet; here now: $(ls packages | xargs)" >&2; exit 2; }

@@ -1,0 +1,183 @@
+"""A preset or file, with flags on top, as one frozen and validated configuration."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from shared_core import schema as fields
+from shared_core import yamlfile
+from shared_core.errors import UserError
+from shared_core.keymap import KeyMap, translate
+from shared_core.problems import Places, explain, overlooked
+from shared_core.yamlfile import Document, Key
+
+T = TypeVar("T", bound=BaseModel)
+
+
+def load(
+    schema: type[T],
+    source: str | Path | None,
+    presets: Path,
+    overrides: Mapping[str, Any] | None = None,
+    keys: KeyMap | None = None,
+    notice: Callable[[str], None] = lambda line: print(line, file=sys.stderr),
+) -> T:
+    """Read a preset (by name) or a file, put `overrides` on top (dotted or nested keys) and validate the whole.
+
+    `source` None means the class's defaults. `keys` renames a predecessor's keys; `notice` gets a line for each.
+    A configuration without a name is named after its preset or file.
+
+    Raises UserError with a line for everything that is wrong.
+    """
+    document = read(source, presets, keys, notice)
+    config, problems = validate(schema, document, overrides or {})
+    if config is None:
+        raise UserError("\n".join(problems))
+    return config
+
+
+def read(
+    source: str | Path | None, presets: Path, keys: KeyMap | None = None, notice: Callable[[str], None] = print
+) -> Document:
+    """The document that `source` names, under our own keys."""
+    if source is None:
+        return Document({})
+    document = yamlfile.read(find(source, presets))
+    if keys:
+        document, lines = translate(document, keys)
+        for line in lines:
+            notice(line)
+    return document
+
+
+def find(source: str | Path, presets: Path) -> Path:
+    """The file behind `source`: a path, or the name of a preset (dash or underscore)."""
+    text = str(source)
+    names = preset_names(presets)
+    for name in names:
+        if name.replace("-", "_") == text.replace("-", "_"):
+            return presets / f"{name}.yaml"
+    if Path(text).suffix in (".yaml", ".yml") or "/" in text or Path(text).is_file():
+        return Path(text)
+    meant = fields.did_you_mean(text, names)
+    raise UserError(f"--config: no preset {text!r}{meant}; there are {', '.join(names) or 'none'}, or give a .yaml file")
+
+
+def preset_names(presets: Path) -> list[str]:
+    """Names of the presets that ship with a package."""
+    return sorted(path.stem for path in presets.glob("*.yaml"))
+
+
+def validate(
+    schema: type[T], document: Document, overrides: Mapping[str, Any], spelled: Mapping[str, str] | None = None
+) -> tuple[T | None, list[str]]:
+    """The configuration, or None and a line for everything that is wrong.
+
+    `spelled` gives the flag behind an overridden dotted key as the user typed it (else ``--key``).
+    """
+    data = _with_sections(schema, document.data)
+    flags: dict[Key, str] = {}
+    for key, value in _settings(overrides).items():
+        path = tuple(key.split("."))
+        flags[path] = (spelled or {}).get(key, f"--{key}")
+        _set(data, path, value)
+    if "name" in schema.model_fields and data.get("name") is None and document.path is not None:
+        data["name"] = re.sub(r"[^\w.\-]+", "-", document.path.stem)
+    places = Places(document, flags)
+    try:
+        config = schema.model_validate(data)
+    except ValidationError as error:
+        return None, explain(error, data, schema, places)
+    problems = [f"{places.of(key)}: {what}" for key, what in overlooked(config, data)]
+    return (None if problems else config), problems
+
+
+def to_dict(config: BaseModel) -> dict[str, Any]:
+    """The configuration as JSON values (paths as strings, tuples as lists)."""
+    return config.model_dump(mode="json")
+
+
+def to_yaml(config: BaseModel) -> str:
+    """The configuration as YAML that `load` turns back into an equal one."""
+    return yamlfile.dump(to_dict(config))
+
+
+def digest(config: BaseModel) -> str:
+    """SHA-256 over every setting that must not change when a run is resumed."""
+    kept = {key: value for key, value in _settings(to_dict(config)).items() if not _may_change(type(config), key)}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def differences(old: BaseModel | Mapping[str, Any], new: BaseModel) -> list[str]:
+    """Settings that differ and must not when a run is resumed, as ``optimizer.lr: 0.001 -> 0.01``."""
+    before = _settings(to_dict(old) if isinstance(old, BaseModel) else json.loads(json.dumps(old, default=str)))
+    after = _settings(to_dict(new))
+    found = []
+    for key in dict.fromkeys([*after, *before]):
+        was, now = before.get(key, _ABSENT), after.get(key, _ABSENT)
+        if was != now and not _may_change(type(new), key):
+            found.append(f"{key}: {_value(was)} -> {_value(now)}")
+    return found
+
+
+_ABSENT = object()
+
+
+def _value(value: Any) -> str:
+    return "(not there)" if value is _ABSENT else json.dumps(value, ensure_ascii=False)
+
+
+def _may_change(schema: type[BaseModel], key: str) -> bool:
+    """Whether the setting, or a section above it, is marked resumable."""
+    models: Sequence[type[BaseModel]] = [schema]
+    for name in key.split("."):
+        infos = [info for model in models if (info := model.model_fields.get(name)) is not None]
+        if any(fields.is_resumable(info) for info in infos):
+            return True
+        models = [nested for info in infos for nested in fields.submodels(info.annotation)]
+    return False
+
+
+def _settings(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted key -> value; lists and empty mappings count as values."""
+    flat: dict[str, Any] = {}
+    for name, value in data.items():
+        if isinstance(value, Mapping) and value:
+            flat.update(_settings(value, f"{prefix}{name}."))
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def _with_sections(schema: type[BaseModel], data: Mapping[str, Any]) -> dict[str, Any]:
+    """A deep copy in which a section whose keys are all commented out (``training:``) is an empty one."""
+    copied: dict[str, Any] = {}
+    for name, value in data.items():
+        info = schema.model_fields.get(name)
+        nested = fields.submodels(info.annotation) if info is not None else []
+        if nested and value is None and info is not None and not fields.allows_null(info.annotation):
+            value = {}
+        if nested and isinstance(value, Mapping):
+            value = _with_sections(nested[0], value)
+        copied[name] = copy.deepcopy(value)
+    return copied
+
+
+def _set(data: dict[str, Any], path: Key, value: Any) -> None:
+    for name in path[:-1]:
+        inner = data.setdefault(name, {})  # type: ignore[arg-type]
+        if inner is None:
+            inner = data[name] = {}  # type: ignore[index]
+        if not isinstance(inner, dict):  # a scalar where a section belongs: validation will say so
+            return
+        data = inner
+    data[path[-1]] = value  # type: ignore[index]

@@ -1,0 +1,244 @@
+"""The benchmark's degradation of digits, for whole batches on any device, and an endless supply of fresh pairs.
+
+`generator.degrade` draws one image at a time with Python's random numbers and Pillow; `degrade` here draws from the
+same distribution for N images at once, step by step with Pillow's rounding, so that a model can be trained on pairs
+that never repeat. Shapes: N images, H rows, W columns, K rectangles.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from pair_compare_stacking import degrade_tables as tables
+from pair_compare_stacking.generator import CANVAS, MAX_SEVERITY, SIDE
+from shared_core.errors import UserError
+
+CHUNK = 128  # images worked on at a time on a CPU, so that they stay in its cache
+ROW = (1 << SIDE) - 1  # the 28 bits of a row of pixels
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """What is drawn for each of N images, apart from the noise. Lines and rectangles are None where there are none."""
+
+    size: torch.Tensor  # (N,) int64, side of the resized digit
+    angle: torch.Tensor  # (N,) degrees, counter-clockwise
+    left: torch.Tensor  # (N,) first column of the crop, 0..8
+    top: torch.Tensor  # (N,) first row of the crop, 0..8
+    contrast: torch.Tensor  # (N,)
+    brightness: torch.Tensor  # (N,)
+    line: torch.Tensor | None  # (N, 5) int64: x0, y0, x1, y1, width; width 0 means no line
+    boxes: torch.Tensor | None  # (N, K, 4) int64: x, y, w, h; the pixels x..x+w and y..y+h are black
+
+    def to(self, device: torch.device) -> "Parameters":
+        """The same on another device."""
+        moved: dict[str, Any] = {name: None if x is None else x.to(device) for name, x in vars(self).items()}
+        return Parameters(**moved)
+
+
+def _integer(uniform: torch.Tensor, low: int, high: int | torch.Tensor) -> torch.Tensor:
+    """Uniform numbers in [0, 1) -> integers low..high inclusive."""
+    return (uniform * (high - low + 1)).long() + low
+
+
+def draw_parameters(n: int, severity: int, generator: torch.Generator) -> Parameters:
+    """Draw the parameters of `n` degradations, on the generator's device.
+
+    Raises UserError for a severity outside 0..6.
+    """
+    if not 0 <= severity <= MAX_SEVERITY:
+        raise UserError(f"severity {severity}: must be 0 to {MAX_SEVERITY}")
+    s, k = severity, severity // 2
+    uniform = torch.rand((n, 12 + 4 * k), generator=generator, device=generator.device).unbind(1)
+    scale = 1 + 0.05 * s * (2 * uniform[0] - 1)
+    reach = min(8, 2 * s)
+    line = None
+    if s >= 3:
+        ends = [_integer(u, 0, SIDE - 1) for u in uniform[6:10]]
+        width = _integer(uniform[10], 1, max(1, s // 2)) * (uniform[11] < 0.35 + 0.05 * s)
+        line = torch.stack([*ends, width], dim=1)
+    boxes = []
+    for i in range(12, 12 + 4 * k, 4):
+        w, h = (_integer(u, 2, 2 + 3 * s) for u in uniform[i : i + 2])
+        x, y = _integer(uniform[i + 2], 0, SIDE - w), _integer(uniform[i + 3], 0, SIDE - h)
+        boxes.append(torch.stack([x, y, w, h], dim=1))
+    return Parameters(
+        size=(SIDE * scale).round_().clamp_(tables.SMALLEST, tables.LARGEST).long(),
+        angle=6 * s * (2 * uniform[1] - 1),
+        left=(4 + _integer(uniform[2], -reach, reach)).clamp_(0, CANVAS - SIDE),
+        top=(4 + _integer(uniform[3], -reach, reach)).clamp_(0, CANVAS - SIDE),
+        contrast=1 + 0.05 * s * (2 * uniform[4] - 1),
+        brightness=1 + 0.05 * s * (2 * uniform[5] - 1),
+        line=line,
+        boxes=torch.stack(boxes, dim=1) if boxes else None,
+    )
+
+
+def resize(x_NHW: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
+    """Resize (N, 28, 28) to `size` (N,) pixels, centred on a black canvas: (N, 36, 36). Columns first, as in Pillow."""
+    matrices = tables.canvas_matrices(x_NHW.device)[size - tables.SMALLEST]
+    wide = torch.bmm(x_NHW, matrices.transpose(1, 2)).round_()
+    return torch.bmm(matrices, wide).round_()
+
+
+def rotate_and_crop(x_NHW: torch.Tensor, angle: torch.Tensor, left: torch.Tensor, top: torch.Tensor) -> torch.Tensor:
+    """Rotate the canvases (N, 36, 36) about their centres and cut out 28x28 windows at (left, top)."""
+    half = CANVAS / 2
+    radians = torch.deg2rad(angle)
+    cos, sin = torch.cos(radians)[:, None, None], torch.sin(radians)[:, None, None]
+    pixel = torch.arange(SIDE, device=x_NHW.device) + (0.5 - half)
+    x, y = (pixel + left[:, None])[:, None, :] / half, (pixel + top[:, None])[:, :, None] / half
+    where = torch.stack([cos * x - sin * y, sin * x + cos * y], dim=3)
+    sampled = functional.grid_sample(
+        x_NHW[:, None], where, mode="bilinear", padding_mode="border", align_corners=False
+    )[:, 0]
+    inside = where.abs().amax(dim=3) < 1
+    # Pillow cuts the fraction off; the small addend keeps a whole number from falling below itself in float32.
+    return sampled.add_(1e-4).floor_().mul_(inside)
+
+
+def enhance(x_NHW: torch.Tensor, contrast: torch.Tensor, brightness: torch.Tensor) -> torch.Tensor:
+    """Pillow's ImageEnhance.Contrast (about the rounded mean), then Brightness; both cut fractions off. In place."""
+    mean = x_NHW.mean(dim=(1, 2), keepdim=True).add_(0.5).floor_()
+    x_NHW.sub_(mean).mul_(contrast[:, None, None]).add_(mean).clamp_(0, 255).floor_()
+    return x_NHW.mul_(brightness[:, None, None]).clamp_(max=255).floor_()
+
+
+def blur(x_NHW: torch.Tensor, sigma: float) -> torch.Tensor:
+    """Pillow's GaussianBlur: three box blurs along the rows, three along the columns, each rounded to whole greys.
+
+    Returns the TRANSPOSED images (N, W, H): the columns are blurred as rows, and the caller has to copy anyway.
+    """
+    across = tables.box_blur_matrix(sigma, x_NHW.device).T
+    for _ in range(3):
+        x_NHW = (x_NHW @ across).round_()
+    x_NWH = x_NHW.transpose(1, 2).contiguous()
+    for _ in range(3):
+        x_NWH = (x_NWH @ across).round_()
+    return x_NWH
+
+
+def covered_rows(parameters: Parameters, device: torch.device) -> torch.Tensor | None:
+    """The black pixels of line and rectangles as int64 (N, 28): bit c of element r is pixel (row r, column c)."""
+    rows = torch.arange(SIDE, device=device)
+    covered = None
+    if parameters.line is not None:
+        x0, y0, x1, y1, width = parameters.line.unbind(1)
+        raster = tables.line_rasters(MAX_SEVERITY // 2, device)
+        drawn = raster[
+            (width - 1).clamp(min=0)[:, None],
+            (y1 - y0 + SIDE - 1)[:, None],
+            (x1 - x0 + SIDE - 1)[:, None],
+            rows - y0[:, None] + tables.LINE_ORIGIN,
+        ]
+        covered = (drawn >> (tables.LINE_ORIGIN - x0)[:, None]) * (width > 0)[:, None] & ROW
+    if parameters.boxes is not None:
+        x, y, w, h = parameters.boxes[..., None].unbind(2)
+        bits = ((2 << w) - 1) << x & ROW
+        boxes = torch.where((rows >= y) & (rows <= y + h), bits, 0)
+        for box in boxes.unbind(1):
+            covered = box if covered is None else covered | box
+    return covered
+
+
+def _degrade_chunk(images: torch.Tensor, severity: int, generator: torch.Generator, out: torch.Tensor) -> None:
+    device = images.device
+    drawn = draw_parameters(len(images), severity, generator).to(device)
+    x_NHW = rotate_and_crop(resize(images.float(), drawn.size), drawn.angle, drawn.left, drawn.top)
+    if severity == 0:
+        out.copy_(x_NHW)
+        return
+    x_NHW = enhance(x_NHW, drawn.contrast, drawn.brightness)
+    noise = torch.empty(x_NHW.shape, device=generator.device).normal_(0, 3 * severity, generator=generator)
+    x_NHW.add_(noise.to(device)).clamp_(0, 255).floor_()
+    if severity >= 3:
+        x_NHW = blur(x_NHW, 0.2 * severity).transpose(1, 2)
+    out.copy_(x_NHW)
+    covered = covered_rows(drawn, device)
+    if covered is not None:
+        bits = 1 << torch.arange(SIDE, device=device)
+        out.masked_fill_((covered[:, :, None] & bits) != 0, 0)
+
+
+def degrade(images: torch.Tensor, severity: int, generator: torch.Generator) -> torch.Tensor:
+    """Degrade digits (N, 28, 28), greys 0..255 of any dtype, into new uint8 (N, 28, 28) on the same device.
+
+    The result is a function of the images, the severity and the generator's state alone. The generator may live on
+    the images' device or on the CPU. Raises UserError for another shape or a severity outside 0..6.
+    """
+    if images.ndim != 3 or images.shape[1:] != (SIDE, SIDE):
+        raise UserError(f"images of shape {tuple(images.shape)}: the degrader takes (N, {SIDE}, {SIDE})")
+    out = torch.empty(images.shape, dtype=torch.uint8, device=images.device)
+    chunk = CHUNK if images.device.type == "cpu" else max(len(images), 1)
+    for start in range(0, len(images), chunk):
+        _degrade_chunk(images[start : start + chunk], severity, generator, out[start : start + chunk])
+    return out
+
+
+@dataclass(frozen=True)
+class DigitIndex:
+    """Where the images of each digit are: digit d's are `order[start[d] : start[d] + count[d]]`."""
+
+    order: torch.Tensor  # (M,) int64, positions of the images, sorted by digit
+    start: torch.Tensor  # (10,) int64
+    count: torch.Tensor  # (10,) int64
+
+    @classmethod
+    def of(cls, labels: torch.Tensor) -> "DigitIndex":
+        """Index labels (M,), integers 0..9. Raises UserError for other labels or a digit without an image."""
+        labels = labels.long()
+        if len(labels) == 0 or int(labels.min()) < 0 or int(labels.max()) > 9:
+            raise UserError("digit labels: must be 0 to 9 and not empty; check the label file")
+        count = torch.bincount(labels, minlength=10)
+        if bool((count == 0).any()):
+            raise UserError(f"digit {int(count.argmin())}: no image of it among {len(labels)}; every digit needs one")
+        return cls(torch.argsort(labels, stable=True), count.cumsum(0) - count, count)
+
+    def choose(self, digits: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """One random image of each of the given digits (N,): positions (N,) int64."""
+        uniform = torch.rand(len(digits), dtype=torch.float64, generator=generator, device=generator.device)
+        count = self.count[digits]
+        return self.order[self.start[digits] + (uniform.to(count.device) * count).long()]
+
+
+def sample_digits(
+    n: int, weight_diff1: float, generator: torch.Generator, device: torch.device | str = "cpu"
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw `n` pairs of different digits as the benchmark does: two int64 (N,) tensors, left and right.
+
+    Left is the larger one in half of the pairs, at random. With probability `weight_diff1` the digits are
+    neighbours; otherwise the smaller one is uniform below the larger (mirrored where left is the smaller).
+    """
+    larger_left, near, first, second = torch.rand((4, n), generator=generator, device=generator.device).to(device)
+    a = _integer(first, 1, 9)
+    b = torch.where(near < weight_diff1, a - 1, _integer(second, 0, a - 1))
+    mirrored = larger_left >= 0.5
+    return torch.where(mirrored, 9 - a, a), torch.where(mirrored, 9 - b, b)
+
+
+def sample_pairs_batch(
+    images: torch.Tensor,
+    index: DigitIndex,
+    n: int,
+    severity: int,
+    weight_diff1: float,
+    generator: torch.Generator,
+) -> dict[str, torch.Tensor]:
+    """Draw `n` fresh pairs from source images (M, 28, 28): a function of the generator's state alone.
+
+    Returns `x` uint8 (n, 28, 56), `y` int64 (n,) with 1 where the left digit is larger, `left_digit`, `right_digit`
+    and the source positions `left_source`, `right_source`, int64 (n,), all on the images' device.
+    """
+    left, right = sample_digits(n, weight_diff1, generator, images.device)
+    source = index.choose(torch.cat([left, right]), generator)
+    halves = degrade(images[source], severity, generator)
+    return {
+        "x": torch.cat([halves[:n], halves[n:]], dim=2),
+        "y": (left > right).long(),
+        "left_digit": left,
+        "right_digit": right,
+        "left_source": source[:n],
+        "right_source": source[n:],
+    }

@@ -6,8 +6,8 @@ One checkpoint is one folder::
       step-1200/
         model.safetensors            weights
         ema.safetensors              averaged weights, where there are any
-        optimizer.safetensors        the optimizer's tensors
-        state.json                   everything else: parameter groups, scheduler, cursor, best value, counters
+        optimizer.safetensors        the tensors of all optimizers (and any in the rest)
+        state.json                   all else: parameter groups, schedule, position in the data, best value
         rng-00000.safetensors        random state of process 0, one file per process
         manifest.json                written last: sizes and SHA-256 of all of them, configuration, topology, versions
       latest                         text: name of the newest checkpoint
@@ -36,13 +36,12 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
-
-import torch
 
 from shared_core import files, tensorfile
 from shared_core.errors import UserError
@@ -60,17 +59,15 @@ _SHARED_DISK_SECONDS = 30.0  # how long another machine's new entries may take t
 class State:
     """All that training needs to go on as if it had never stopped.
 
-    `model` and `ema` are flat state dicts. `optimizer` and `scheduler` are what their ``state_dict()`` returns;
-    `cursor` says where in the data to go on (epoch, batches done, step); `extra` is the trainer's own (best value,
-    counters, offset in the metrics). These four and `rng` may nest dicts, lists, tuples, numbers, text and tensors.
-    `rng` is this process's `rng_state()`; it is None after loading a checkpoint of fewer processes.
+    `model` and `ema` are flat state dicts; `optimizers` are what each optimizer's ``state_dict()`` returns; `extra` is
+    the rest (position in the data, schedule, best value, counters, offset in the metrics). `optimizers`, `extra` and
+    `rng` may nest dicts, lists, tuples, numbers, text and tensors. `rng` is this process's `rng_state()`; it is None
+    after loading a checkpoint of fewer processes.
     """
 
     model: Tensors
     ema: Tensors | None = None
-    optimizer: dict[str, Any] = field(default_factory=dict)
-    scheduler: dict[str, Any] = field(default_factory=dict)
-    cursor: dict[str, Any] = field(default_factory=dict)
+    optimizers: list[dict[str, Any]] = field(default_factory=list)
     extra: dict[str, Any] = field(default_factory=dict)
     rng: dict[str, Any] | None = None
 
@@ -156,24 +153,24 @@ class Checkpoints:
         """
         if what == "never":
             return None, []
-        if what != "auto":
-            path = Path(what)
-            if not _is_checkpoint(path):
-                found, skipped = Checkpoints(_checkpoints_folder(path)).find("auto")
-                if found is None:
-                    raise UserError(f"{path}: {'; '.join(skipped) or 'holds no checkpoint'}; give another path or `auto`")
-                self._verified = found
-                return found, skipped
-            reason = verify(path)
-            if reason is not None:
-                raise UserError(f"{path}: {reason}; give another checkpoint or use `auto`")
-            self._verified = path
-            return path, []
-        skipped = []
+        if what == "auto":
+            found, skipped = self._newest_good()
+        elif _is_checkpoint(path := Path(what)):
+            found, skipped = path, []
+            _require_good(path)
+        else:
+            found, skipped = Checkpoints(_checkpoints_folder(path))._newest_good()
+            if found is None:
+                reason = "; ".join(skipped) or "holds no checkpoint"
+                raise UserError(f"{path}: {reason}; give another path or use `auto`")
+        self._verified = found
+        return found, skipped
+
+    def _newest_good(self) -> tuple[Path | None, list[str]]:
+        skipped: list[str] = []
         for path, _ in _newest_first(self.folder):
             reason = verify(path)
             if reason is None:
-                self._verified = path
                 return path, skipped
             skipped.append(f"skipped {path.name}: {reason}")
         return None, skipped
@@ -186,9 +183,7 @@ class Checkpoints:
         """
         path = Path(path)
         if path != self._verified:
-            reason = verify(path)
-            if reason is not None:
-                raise UserError(f"{path}: {reason}; give another checkpoint or use `auto`")
+            _require_good(path)
         listed = read_manifest(path)["files"]
         rng_name = _rng_name(self.rank)
         structure = json.loads((path / "state.json").read_text())
@@ -196,7 +191,7 @@ class Checkpoints:
         return State(
             model=tensorfile.read(path / "model.safetensors")[0],
             ema=tensorfile.read(path / "ema.safetensors")[0] if "ema.safetensors" in listed else None,
-            rng=tensorfile.read_tree(path / rng_name) if rng_name in listed else None,
+            rng=(tensorfile.read_tree(path / rng_name) or None) if rng_name in listed else None,
             **state,
         )
 
@@ -218,7 +213,8 @@ class _Save:
         self.owner, self.step, self.state, self.about = owner, step, state, about
         self.temporary: Path | None = None
         self.final: Path | None = None
-        self.files: dict[str, dict[str, Any]] = {}
+        self.names: list[str] = []
+        self.files: dict[str, dict[str, Any]] = {}  # what the manifest says of each
 
     def begin(self) -> None:
         """Process 0 makes the temporary folder."""
@@ -237,19 +233,26 @@ class _Save:
         """Each process writes its random state, and process 0 the rest."""
         if self.temporary is None:
             self.temporary = _await(self._made_by_another, f"{self.folder}: the folder that process 0 made")
-        folder = self.temporary
         self._write(_rng_name(self.rank), lambda path: tensorfile.write_tree(path, self.state.rng or {}))
+        if self.rank == 0:
+            self._write_shared()
+        # Flushing waits for the disk and hashing for the processor: do both for all files at a time.
+        with ThreadPoolExecutor(max_workers=4) as pool:
+            entries = pool.map(_seal, [self.temporary / name for name in self.names])
+            self.files = dict(zip(self.names, entries, strict=True))
+        _boundary("files flushed")
         if self.rank != 0:
-            files.atomic_write(folder / _record_name(self.rank), json.dumps(self.files))
-            _boundary("record")
-            return
+            files.atomic_write(self.temporary / _record_name(self.rank), json.dumps(self.files))
+            _boundary("record written")
+
+    def _write_shared(self) -> None:
+        """What is the same in all processes."""
         state = self.state
-        named = {"optimizer": state.optimizer, "scheduler": state.scheduler, "cursor": state.cursor, "extra": state.extra}
-        structure, tensors = tensorfile.split(named)
         self._write("model.safetensors", lambda path: tensorfile.write(path, state.model))
         if state.ema is not None:
             ema = state.ema
             self._write("ema.safetensors", lambda path: tensorfile.write(path, ema))
+        structure, tensors = tensorfile.split({"optimizers": state.optimizers, "extra": state.extra})
         self._write("optimizer.safetensors", lambda path: tensorfile.write(path, tensors))
         text = json.dumps(structure, indent=1, allow_nan=False)
         self._write("state.json", lambda path: path.write_text(text))
@@ -278,14 +281,13 @@ class _Save:
         files.sync(self.temporary / "manifest.json")
         files.sync(self.temporary)
         _boundary("manifest flushed")
-        attempts = [int(match[2] or 1) for path, _ in existing if (match := _match(path)) and int(match[1]) == self.step]
+        matches = [match for path, _ in existing if (match := _match(path))]
+        attempts = [int(match[2] or 1) for match in matches if int(match[1]) == self.step]
         name = f"step-{self.step}" + (f"-{max(attempts) + 1}" if attempts else "")
         os.rename(self.temporary, self.folder / name)
         self.final = self.folder / name
         _boundary("renamed")
-        files.sync(self.folder)
-        _boundary("folder flushed")
-        files.atomic_write(self.folder / "latest", name + "\n")
+        files.atomic_write(self.folder / "latest", name + "\n")  # flushes the folder, and with it the rename
         _boundary("latest")
         if self.about["best"]:
             files.atomic_write(self.folder / "best", name + "\n")
@@ -310,14 +312,10 @@ class _Save:
             shutil.rmtree(self.temporary, ignore_errors=True)
 
     def _write(self, name: str, write: Callable[[Path], object]) -> None:
-        """One file, flushed and recorded."""
         assert self.temporary is not None
-        path = self.temporary / name
-        write(path)
+        write(self.temporary / name)
+        self.names.append(name)
         _boundary(f"{name} written")
-        files.sync(path)
-        self.files[name] = {"bytes": path.stat().st_size, "sha256": files.sha256(path)}
-        _boundary(f"{name} flushed")
 
     def _record_of(self, rank: int) -> dict[str, dict[str, Any]]:
         assert self.temporary is not None
@@ -337,7 +335,8 @@ class _Save:
 
     def _published_by_another(self) -> Path | None:
         assert self.temporary is not None
-        return next((p for p, about in _newest_first(self.folder) if about and about["id"] == self.temporary.name), None)
+        wanted = self.temporary.name
+        return next((path for path, about in _newest_first(self.folder) if about and about["id"] == wanted), None)
 
 
 def verify(path: Path) -> str | None:
@@ -347,6 +346,12 @@ def verify(path: Path) -> str | None:
         return next((reason for name in listed if (reason := _damage(path, name, listed[name]))), None)
     except UserError as error:
         return str(error).removeprefix(f"{path}: ")
+
+
+def _require_good(path: Path) -> None:
+    reason = verify(path)
+    if reason is not None:
+        raise UserError(f"{path}: {reason}; give another checkpoint or use `auto`")
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -359,8 +364,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     try:
         manifest = json.loads((path / "manifest.json").read_text())
     except OSError as error:
-        reason = "manifest.json is missing" if isinstance(error, FileNotFoundError) else f"manifest.json: {error.strerror}"
-        raise UserError(f"{path}: {reason}") from error
+        raise UserError(f"{path}: manifest.json: {(error.strerror or str(error)).lower()}") from error
     except ValueError as error:
         raise UserError(f"{path}: manifest.json is damaged") from error
     if not isinstance(manifest, dict) or manifest.get("digest") != _manifest_digest(manifest):
@@ -401,6 +405,12 @@ def load_weights(path: Path, which: Literal["model", "ema", "auto"] = "auto") ->
     if reason := _damage(path, name, listed[name]):
         raise UserError(f"{path}: {reason}; give another checkpoint")
     return tensorfile.read(path / name)[0]
+
+
+def _seal(file: Path) -> dict[str, Any]:
+    """Flush a file; its entry in the manifest."""
+    files.sync(file)
+    return {"bytes": file.stat().st_size, "sha256": files.sha256(file)}
 
 
 def _damage(path: Path, name: str, expected: dict[str, Any]) -> str | None:
@@ -470,7 +480,7 @@ def _record_name(rank: int) -> str:
 
 def _bytes(state: State) -> int:
     """Size of all tensors of a state."""
-    _, tensors = tensorfile.split([state.model, state.ema, state.optimizer, state.scheduler, state.extra, state.rng])
+    _, tensors = tensorfile.split([state.model, state.ema, state.optimizers, state.extra, state.rng])
     return sum(tensor.nbytes for tensor in tensors.values())
 
 

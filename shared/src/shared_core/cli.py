@@ -14,7 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
@@ -22,8 +22,13 @@ from shared_core import config as configuration
 from shared_core import schema as fields
 from shared_core.errors import UserError
 from shared_core.flags import Flags, Split, decode
+from shared_core.runs import RunOptions, locate
 from shared_core.settings import RunConfig
 from shared_core.yamlfile import Document
+
+if TYPE_CHECKING:
+    from shared_core.runtime import Runtime
+    from shared_core.task import Task
 
 DEFAULT_PRESET = "default"
 
@@ -93,6 +98,10 @@ class App:
             print(verb_help(self, verb, flags, source))
             return 0
         config, options = self._configure(schema, options_schema, flags, split, source)
+        if isinstance(options, RunOptions) and "config" not in split.special:
+            stored = self._stored(config, options)
+            if stored is not None:
+                config, options = self._configure(schema, options_schema, flags, split, stored)
         if "print_config" in split.special:
             print(configuration.to_yaml(config), end="")
             return 0
@@ -136,6 +145,24 @@ class App:
     def load(self, source: str | Path | None, overrides: Mapping[str, Any] | None = None) -> RunConfig:
         """`config.load` with this package's class, presets and key map."""
         return configuration.load(self.schema(), source, self.presets(), overrides, self._keys())
+
+    def build_task(self, config: RunConfig, runtime: Runtime) -> Task:
+        """The package's task for a configuration."""
+        return _load(self.task)(config, runtime)
+
+    def call(self, name: str, config: RunConfig, **options: Any) -> int:
+        """Run a verb from code, with `options` as its flags; returns its exit status."""
+        verb = self.verb(name)
+        made = _load(verb.options)(**options) if verb.options else None
+        return int(_load(verb.run)(self, config, made) or 0)
+
+    def _stored(self, config: RunConfig, options: RunOptions) -> Path | None:
+        """The configuration file of the run that the options mean, if there is such a run."""
+        try:
+            path = locate(self, config, options).path / "config.yaml"
+        except UserError:
+            return None  # the verb will say so, if it needs the run
+        return path if path.is_file() else None
 
     def _keys(self) -> Any:
         return _load(self.key_map) if self.key_map else None

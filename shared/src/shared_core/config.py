@@ -68,8 +68,8 @@ def find(source: str | Path, presets: Path) -> Path:
             return presets / f"{name}.yaml"
     if Path(text).suffix in (".yaml", ".yml") or "/" in text or Path(text).is_file():
         return Path(text)
-    meant = fields.did_you_mean(text, names)
-    raise UserError(f"--config: no preset {text!r}{meant}; there are {', '.join(names) or 'none'}, or give a .yaml file")
+    meant, known = fields.did_you_mean(text, names), ", ".join(names) or "none"
+    raise UserError(f"--config: no preset {text!r}{meant}; there are {known}; or give a .yaml file")
 
 
 def preset_names(presets: Path) -> list[str]:

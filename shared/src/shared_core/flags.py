@@ -118,13 +118,18 @@ class Flags:
                 self._special(result, "config", word, None, words)
             elif word.startswith("--") and len(word) > 2:
                 self._flag(result, word, words)
-            elif self.positional is not None and not word.startswith("-"):
+            elif self.positional is not None and not word.startswith("-") and self._room(result):
                 result.options.setdefault(self.positional.key, []).append(word)
                 result.option_spelled[self.positional.key] = self.positional.key
             else:
                 meant = fields.did_you_mean(word.lstrip("-"), self.targets, "--")
                 result.problems.append(f"{word}: unexpected argument{meant}")
         return result
+
+    def _room(self, result: Split) -> bool:
+        """Whether another bare word has a place."""
+        leaf = self.positional
+        return leaf is not None and (leaf.is_list or leaf.key not in result.options)
 
     def _flag(self, result: Split, word: str, words: list[str]) -> None:
         flag, has_value, value = word.partition("=")
@@ -143,9 +148,8 @@ class Flags:
                 words.pop(0)  # its value, so that it is not reported as well
             return
         typed = self._values(target, flag, given, negated, words, result.problems)
-        values, spelled = (
-            (result.options, result.option_spelled) if target.option else (result.config, result.spelled)
-        )
+        values = result.options if target.option else result.config
+        spelled = result.option_spelled if target.option else result.spelled
         key = target.leaf.key
         if not target.leaf.is_list:
             values.pop(key, None)  # the last one counts

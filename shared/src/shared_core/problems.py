@@ -102,7 +102,7 @@ def _message(item: dict[str, Any], key: Key, schema: type[BaseModel]) -> str:
     leaf = all_leaves.get(dotted(key))
     nullable = " (or null)" if leaf is not None and leaf.nullable and value is not None else ""
     if kind == "missing":
-        return "is required: set it in the file or as a flag"
+        return "is required" + (f" ({leaf.description})" if leaf is not None and leaf.description else "")
     if kind == "extra_forbidden":
         return f"no such setting{_meant(dotted(key), [*all_leaves, *sections])}"
     if kind in ("model_type", "model_attributes_type", "dict_type") and dotted(key) in sections:

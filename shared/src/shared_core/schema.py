@@ -116,7 +116,7 @@ def type_text(annotation: Any) -> str:
     if origin is dict:
         return "JSON"
     names = {type(None): "null", bool: "true|false", str: "text", Path: "path", Any: "value"}
-    return names.get(annotation) or getattr(annotation, "__name__", str(annotation))
+    return str(names.get(annotation) or getattr(annotation, "__name__", annotation))
 
 
 def _walk(schema: type[BaseModel], prefix: str, defaults: Any, resumable: bool) -> Iterator[Leaf]:

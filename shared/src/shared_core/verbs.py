@@ -1,8 +1,183 @@
-"""The verbs that every package gets for nothing; placeholders are filled in below as the core grows."""
+"""The verbs that every package gets for nothing.
+
+Each is a thin function ``(app, config, options)`` over a module of the core; a package replaces one by declaring a
+`cli.Verb` of the same name. Torch and the rest are imported when a verb runs, not before.
+"""
 
 from __future__ import annotations
 
-from shared_core.cli import Verb
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
-ORDER = ("prepare", "plan", "train", "evaluate", "predict", "report", "push", "pull", "launch", "export", "search", "demo")
-STANDARD: tuple[Verb, ...] = ()
+from pydantic import Field
+
+from shared_core import runs
+from shared_core.cli import Verb
+from shared_core.runs import RunOptions
+from shared_core.settings import RunConfig, Section
+
+if TYPE_CHECKING:
+    from shared_core.cli import App
+
+
+class ReportOptions(Section):
+    """What a report is about."""
+
+    runs: tuple[str, ...] = Field(
+        (),
+        description="names or folders of runs, compared if several; default: the newest of the configuration's name",
+        json_schema_extra={"positional": True},
+    )
+    out: Path | None = Field(None, description="folder of the report; default: the run's, or one beside several")
+
+
+class PlanOptions(Section):
+    """How `plan` finds its numbers."""
+
+    steps: int = Field(5, ge=0, description="training steps to measure")
+    gpu: str | None = Field(None, description="plan for this GPU (by name) instead of the device that is here")
+    json_file: Path | None = Field(None, description="also write the plan as JSON to this file")
+
+
+class PushOptions(Section):
+    """Where a run goes on the Hub."""
+
+    repo: str = Field(description="OWNER/NAME on the Hub", json_schema_extra={"positional": True})
+    run: str | None = Field(None, description=runs.WHICH_RUN)
+    private: bool = Field(True, description="create the repository as a private one")
+    tag: str | None = Field(None, description="tag of this version; default: step-N")
+
+
+class PullOptions(Section):
+    """What comes from the Hub."""
+
+    repo: str = Field(description="OWNER/NAME on the Hub", json_schema_extra={"positional": True})
+    folder: Path | None = Field(None, description="where to put it; default: runs/PACKAGE/NAME")
+    revision: str | None = Field(None, description="tag, branch or commit; default: the newest")
+
+
+class ExportOptions(RunOptions):
+    """Weights in a form that others load."""
+
+    format: Literal["state_dict", "onnx", "torch_export"] = Field("state_dict", description="state_dict: one .pt file")
+    out: Path | None = Field(None, description="file to write; default: in the run's folder")
+
+
+def train(app: App, config: RunConfig, options: None) -> int:
+    """Train, or go on with an unfinished run of that name; ends with a report."""
+    from shared_core import report, signals, trainer
+    from shared_core.runtime import Runtime
+
+    runtime = Runtime.start(config.runtime, config.seed, config.training.accumulation)
+    task = app.build_task(config, runtime)  # first: a missing data set must not leave an empty run behind
+    run = runs.open_for_training(app, config, runtime)
+    try:
+        outcome = trainer.train(config, task, runtime, run)
+    except BaseException as error:
+        if runtime.is_main:
+            run.status("failed", reason=str(error) or type(error).__name__)
+        raise
+    if runtime.is_main:
+        run.status(outcome.state, step=outcome.step, best=outcome.best)
+        print(f"{outcome.state} at step {outcome.step}: {run.path}")
+        if outcome.state == "finished":
+            print(report.write([run.path], headline=app.headline))
+    return signals.EXIT_PREEMPTED if outcome.state == "preempted" else 0
+
+
+def evaluate(app: App, config: RunConfig, options: RunOptions) -> int:
+    """The task's own metrics for a checkpoint, written as evaluation/val.json (packages offer more)."""
+    import torch
+
+    from shared_core import records
+    from shared_core.checkpoint import load_weights
+    from shared_core.runtime import Runtime
+
+    run = runs.locate(app, config, options)
+    path = runs.checkpoint(run, options.checkpoint)
+    runtime = Runtime.start(config.runtime, config.seed)
+    task = app.build_task(config, runtime)
+    task.model.load_state_dict(load_weights(path), strict=True)
+    with torch.no_grad():
+        metrics = task.evaluate(task.model.to(runtime.device).eval(), runtime)
+    if not runtime.is_main:
+        return 0
+    named = {name.removeprefix("val/"): {"value": value} for name, value in metrics.items()}
+    headline = app.headline if app.headline in named else next(iter(named))
+    about = {"checkpoint": path.name, "headline": headline, "metrics": named}
+    print(records.write_evaluation(run, "val", about))
+    return 0
+
+
+def report(app: App, config: RunConfig, options: ReportOptions) -> None:
+    """Write report.md, report.html and report.json of one run, or of several compared."""
+    from shared_core import report as reports
+
+    found = [runs.locate(app, config, name=name).path for name in options.runs or (None,)]
+    print(reports.write(found, options.out, headline=app.headline))
+
+
+def plan(app: App, config: RunConfig, options: PlanOptions) -> None:
+    """Print what training would cost, before it does."""
+    import json
+
+    from shared_core import files
+    from shared_core import plan as plans
+    from shared_core.runtime import Runtime
+
+    runtime = Runtime.start(config.runtime, config.seed, config.training.accumulation)
+    task = app.build_task(config, runtime)
+    made = plans.plan(config, task, runtime, steps=options.steps, gpu=options.gpu)
+    print(made.render())
+    if options.json_file:
+        files.atomic_write(options.json_file, json.dumps(made.as_dict(), indent=2) + "\n")
+
+
+def push(app: App, config: RunConfig, options: PushOptions) -> None:
+    """Publish a run: weights, configuration, metrics, figures and a card, nothing else."""
+    from shared_core import hub
+
+    run = runs.locate(app, config, name=options.run)
+    print(hub.push(run.path, options.repo, private=options.private, tag=options.tag))
+
+
+def pull(app: App, config: RunConfig, options: PullOptions) -> None:
+    """Fetch a published run."""
+    from shared_core import hub
+
+    folder = options.folder or config.paths.runs / app.package / options.repo.rpartition("/")[2]
+    print(hub.pull(options.repo, folder, revision=options.revision))
+
+
+def demo(app: App, config: RunConfig, options: None) -> int:
+    """Prepare the embedded sample, train, evaluate, predict and report; ends with the headline number."""
+    if status := app.call("prepare", config, sample=True):
+        return status
+    if status := app.call("train", config):
+        return status
+    run = runs.locate(app, config)
+    for name in ("evaluate", "predict"):
+        if status := app.call(name, config, run=str(run.path)):
+            return status
+    app.call("report", config, runs=(str(run.path),))
+    print(f"\nreport: {run.path / 'report.html'}\n{runs.headline(app, run)}")
+    return 0
+
+
+def _standard(name: str, about: str, options: str | None = None, preset: str | None = None) -> Verb:
+    return Verb(name, f"shared_core.verbs:{name}", about, options and f"shared_core.verbs:{options}", preset)
+
+
+ORDER = (
+    *("prepare", "plan", "train", "evaluate", "predict", "report"),
+    *("push", "pull", "launch", "export", "search", "demo"),
+)
+STANDARD = (
+    _standard("plan", "what training would cost (memory, FLOPs, disk, time), before it does", "PlanOptions"),
+    _standard("train", "train, or go on with an unfinished run of that name; ends with a report"),
+    Verb("evaluate", "shared_core.verbs:evaluate", "metrics of a run or checkpoint", "shared_core.runs:RunOptions"),
+    _standard("report", "report.md, report.html and report.json of one run, or of several compared", "ReportOptions"),
+    _standard("push", "publish a run on the Hub, with a card that carries its measured metrics", "PushOptions"),
+    _standard("pull", "fetch a published run from the Hub", "PullOptions"),
+    _standard("demo", "prepare the embedded sample, train, evaluate, predict, report", preset="demo"),
+)

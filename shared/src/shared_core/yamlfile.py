@@ -1,8 +1,8 @@
 """YAML without its traps, and with the line of every key.
 
 PyYAML reads ``1e-3`` as a string, ``017`` as 15, ``12:30:00`` as 45000, ``on`` as true and lets the last of two equal
-keys win. Here a number is a number, a word is a word, and a key stands once. What stays a string (``017``, a date, ``on``)
-becomes whatever the field it is meant for makes of it.
+keys win. Here a number is a number, a word is a word, and a key stands once. What stays a string (``017``, a date,
+``on``) becomes whatever the field it is meant for makes of it.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ class _Reader:
         if self._nodes > MAX_NODES:
             raise UserError(f"{self.name}: expands to more than {MAX_NODES} values; this is no configuration")
         if isinstance(node, yaml.ScalarNode):
-            return self.loader.construct_object(node)  # type: ignore[no-untyped-call]
+            return self.loader.construct_object(node)
         if id(node) in self._open:
             raise UserError(f"{self.name}:{node.start_mark.line + 1}: an alias that contains itself")
         self._open.add(id(node))

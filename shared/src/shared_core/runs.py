@@ -1,0 +1,180 @@
+"""Which run a command means: finding one, starting one, and what to write down about its origin."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from shared_core import config as configuration
+from shared_core import yamlfile
+from shared_core.errors import UserError
+from shared_core.schema import did_you_mean
+from shared_core.settings import RunConfig, Section
+
+if TYPE_CHECKING:
+    from shared_core.cli import App
+    from shared_core.records import RunDir
+    from shared_core.runtime import Runtime
+
+DEFAULT_NAME = "default"
+WHICH_RUN = "name or folder of a run; default: the newest of the configuration's name"
+_RECORDED = ("torch", "accelerate", "numpy", "safetensors", "pydantic")
+
+
+class RunOptions(Section):
+    """Which run a verb is about. `App` gives such a verb the configuration which that run was trained with."""
+
+    run: str | None = Field(None, description=WHICH_RUN)
+    checkpoint: str = Field("best", description="best, latest, or the folder of a checkpoint")
+
+
+def locate(app: App, config: RunConfig, options: RunOptions | None = None, name: str | None = None) -> RunDir:
+    """The run that the options (or a name or folder) mean; without either, the newest of the configuration's name.
+
+    Raises UserError where there is no such run.
+    """
+    from shared_core import records
+
+    wanted = name or (options.run if options else None)
+    if wanted is None and options is not None and options.checkpoint not in ("best", "latest"):
+        return records.find(Path(options.checkpoint))
+    home = config.paths.runs / app.package
+    if wanted is None:
+        return records.RunDir(_newest(home, config.name or DEFAULT_NAME, app))
+    if (home / wanted).is_dir() and "/" not in wanted:
+        return records.find(home / wanted)
+    if "/" not in wanted and not Path(wanted).exists():
+        raise _no_run(home, wanted, app)
+    return records.find(Path(wanted))
+
+
+def checkpoint(run: RunDir, which: str) -> Path:
+    """Folder of the best or the latest checkpoint of a run, or the one at a path."""
+    from shared_core.checkpoint import Checkpoints
+
+    found = Checkpoints(run.checkpoints)
+    if which not in ("best", "latest"):
+        path, _ = found.find(which)
+    else:
+        path = found.best() if which == "best" else None
+        path = path or found.find("auto")[0]
+    if path is None:
+        raise UserError(f"{run.path}: has no checkpoint yet; train it first")
+    return path
+
+
+def trained_with(app: App, run: RunDir, overrides: Mapping[str, Any]) -> RunConfig:
+    """The configuration a run was trained with, with `overrides` on top."""
+    return app.load(run.path / "config.yaml", overrides)
+
+
+def open_for_training(app: App, config: RunConfig, runtime: Runtime) -> RunDir:
+    """Start the run that `config` describes, or go on with an unfinished one; the same folder on every process.
+
+    Raises UserError where an unfinished run was started with another configuration, naming the differences.
+    """
+    from shared_core import records
+
+    path = ""
+    if runtime.is_main:
+        run = records.RunDir.open(config.paths.runs, app.package, config.name or DEFAULT_NAME, config.training.resume)
+        try:
+            _refuse_other_configuration(run, config)
+            run.write_config(configuration.to_yaml(config))
+            run.write_run({"package": app.package, "argv": sys.argv, **origin(app), **runtime.describe()})
+        except UserError:
+            run.close()
+            raise
+        path = str(run.path)
+    if runtime.world > 1:
+        import torch.distributed
+
+        shared = [path]
+        torch.distributed.broadcast_object_list(shared, src=0)
+        path = shared[0]
+    return run if runtime.is_main else records.RunDir(Path(path))
+
+
+def headline(app: App, run: RunDir) -> str:
+    """The headline number of a run's evaluation on test data (else validation data) beside its baselines."""
+    from shared_core import records
+
+    found = records.read_evaluations(run)
+    if not found:
+        return "not evaluated"
+    split = min(found, key=lambda name: (not name.startswith("test"), name))
+    name = found[split].get("headline", app.headline)
+    lines = [f"{name} on {split}: {_estimate(found[split]['metrics'][name])}"]
+    for title, baseline in found[split].get("baselines", {}).items():
+        if name in baseline:
+            lines.append(f"  baseline {title}: {_estimate(baseline[name])}")
+    return "\n".join(lines)
+
+
+def _estimate(metric: Mapping[str, Any]) -> str:
+    if metric.get("low") is None:
+        return f"{metric['value']:.4g}"
+    return f"{metric['value']:.4f} [{metric['low']:.4f}, {metric['high']:.4f}] (n={metric.get('n', '?')})"
+
+
+def origin(app: App) -> dict[str, Any]:
+    """Versions, machine and git commit, for run.json."""
+    versions = {"python": platform.python_version()}
+    for package in (app.package, "shared-core", *_RECORDED):
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {"versions": versions, "platform": platform.platform(), "commit": _commit(app.presets())}
+
+
+def _commit(folder: Path) -> str | None:
+    """The commit that `folder` is checked out from, with ``+changes`` where files differ; None outside a checkout."""
+    try:
+        git = ["git", "-C", str(folder)]
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
+        changes = subprocess.run(
+            [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit.stdout.strip() + ("+changes" if changes.stdout.strip() else "")
+
+
+def _refuse_other_configuration(run: RunDir, config: RunConfig) -> None:
+    """A run that has checkpoints goes on with the settings it began with, or not at all."""
+    kept = run.path / "config.yaml"
+    if not kept.exists() or not any(run.checkpoints.glob("step-*/manifest.json")):
+        return
+    changed = configuration.differences(yamlfile.read(kept).data, config)
+    if changed:
+        raise UserError(
+            f"{run.path}: was started with another configuration ({'; '.join(changed)}); use its settings, or start a "
+            "new run with --resume never or another --name"
+        )
+
+
+def _newest(home: Path, name: str, app: App) -> Path:
+    pattern = re.compile(rf"{re.escape(name)}(?:-(\d+))?")
+    found = [(int(match[1] or 1), path) for path in _folders(home) if (match := pattern.fullmatch(path.name))]
+    if not found:
+        raise _no_run(home, name, app)
+    return max(found)[1]
+
+
+def _no_run(home: Path, name: str, app: App) -> UserError:
+    names = [path.name for path in _folders(home)]
+    known = f"there are {', '.join(names)}" if names else f"train one: {app.command} train --name {name}"
+    return UserError(f"{home / name}: no such run{did_you_mean(name, names)}; {known}")
+
+
+def _folders(home: Path) -> list[Path]:
+    return sorted(path for path in home.iterdir() if path.is_dir()) if home.is_dir() else []

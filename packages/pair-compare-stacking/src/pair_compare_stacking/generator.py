@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
+
 from shared_core.errors import UserError
 
 SIDE = 28  # pixels per side of a half

@@ -1,0 +1,66 @@
+"""The settings of the data section: which digits, and how pairs are made from them."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from shared_core.settings import Section
+
+_SEED = {"ge": 0, "lt": 2**31}
+
+
+class Data(Section):
+    """Pairs of degraded digits (`pair_compare_stacking.prepare`).
+
+    The defaults are the embedded sample; the course's benchmark is ``source: mnist, protocol: course`` with
+    50,000 / 10,000 / 2,000 pairs.
+    """
+
+    source: str = Field(
+        "digits",
+        description="digits (scikit-learn's, needs nothing), mnist, a path (.npz, folder of IDX files, folder of PNGs "
+        "by class) or hub:OWNER/NAME[@REVISION]",
+    )
+    path: str | None = Field(
+        None, description="where source mnist lies, in any of the forms of a path; default: the Hub's copy"
+    )
+    name: str | None = Field(
+        None, description="folder of the prepared set; default: source and protocol", pattern=r"^[\w.\-]+$"
+    )
+    protocol: Literal["disjoint", "course"] = Field(
+        "disjoint",
+        description="disjoint: no source image occurs in two files; course: the course's files bit for bit, whose "
+        "train and val share source images",
+    )
+    severity: int = Field(6, ge=0, le=6, description="strength of the degradation; the course's is 6")
+    weight_diff1: float = Field(0.8, ge=0, le=1, description="probability that the two digits are drawn as neighbours")
+    n_train: int = Field(2_000, ge=2, description="pairs in train.npz")
+    n_val: int = Field(1_000, ge=2, description="pairs in val.npz")
+    n_test_public: int = Field(1_000, ge=2, description="pairs in test_public.npz, which holds no labels")
+    n_test_disjoint: int = Field(
+        0, ge=0, description="pairs in test_disjoint.npz: labelled, from test images that no other file uses"
+    )
+    train_seed: int = Field(42, **_SEED, description="seed of train.npz")
+    val_seed: int = Field(43, **_SEED, description="seed of val.npz")
+    test_public_seed: int = Field(44, **_SEED, description="seed of test_public.npz")
+    test_disjoint_seed: int = Field(46, **_SEED, description="seed of test_disjoint.npz")
+    split_seed: int = Field(0, **_SEED, description="seed of the split of source images under protocol disjoint")
+
+    @property
+    def folder(self) -> str:
+        """Name of the prepared set's folder."""
+        if self.name is not None:
+            return self.name
+        known = self.source if self.source in ("digits", "mnist") else "custom"
+        return f"{known}-{self.protocol}"
+
+    def sample(self) -> Data:
+        """The embedded default with this section's severity and protocol: scikit-learn's digits, small files."""
+        small = {
+            key: Data.model_fields[key].default
+            for key in ("source", "path", "name", "n_train", "n_val", "n_test_public", "n_test_disjoint")
+        }
+        values: dict[str, Any] = {**self.model_dump(), **small}
+        return Data.model_validate(values)

@@ -1,0 +1,251 @@
+"""Numbers with their uncertainty: every metric here comes as a value with a confidence interval and its n.
+
+Shapes: n samples, B bootstrap resamples; weights `w_Bn` count how often each resample drew each sample
+(`shared_core.intervals`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from shared_core.errors import UserError
+from shared_core.intervals import (
+    Estimate,
+    Floats,
+    Resamples,
+    bootstrap,
+    difference,
+    overlap,
+    same_length,
+    undefined,
+    wilson,
+)
+
+__all__ = [
+    "Estimate",
+    "Reliability",
+    "Resamples",
+    "RiskCoverage",
+    "binary",
+    "bootstrap",
+    "confusion_matrix",
+    "difference",
+    "expected_calibration_error",
+    "mcnemar",
+    "overlap",
+    "reliability_bins",
+    "risk_coverage",
+    "roc_auc",
+    "wilson",
+]
+
+
+def binary(
+    probabilities: ArrayLike,
+    labels: ArrayLike,
+    threshold: float = 0.5,
+    groups: ArrayLike | None = None,
+    n_resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Estimate]:
+    """What a binary classifier is worth: accuracy, f1, precision, recall, roc_auc, ece and brier, with 95 % intervals.
+
+    Accuracy, precision and recall are proportions and get Wilson intervals (their n is the denominator), the others
+    bootstrap intervals; with `groups` all of them are bootstrapped over groups.
+
+    Args:
+        probabilities: (n,) probability of class 1.
+        labels: (n,) 0 or 1.
+        threshold: class 1 is predicted from this probability on.
+        n_resamples: 0 spares the bootstrap; its bounds are then NaN.
+
+    Raises:
+        UserError: NaN or values outside [0, 1], labels other than 0 and 1, no samples, different lengths.
+    """
+    p, y = _checked(probabilities, labels)
+    predicted = p >= threshold
+    right, positive, hit = predicted == y, y == 1, predicted & (y == 1)
+    resamples = Resamples(len(p), n_resamples, seed, groups)
+
+    def share(part: NDArray[np.bool_], whole: NDArray[np.bool_], reason: str) -> Estimate:
+        if not whole.any():
+            return undefined(reason)
+        if groups is None:
+            return wilson(int(part.sum()), int(whole.sum()))
+        return resamples.estimate(_ratio(part, whole))
+
+    f1, auc = undefined("no positive label and none predicted"), undefined("only one class among the labels")
+    if (predicted | positive).any():
+        f1 = resamples.estimate(_ratio(2.0 * hit, 1.0 * predicted + positive))
+    if len(np.unique(y)) == 2:
+        auc = resamples.estimate(_auc(p, y))
+    # Sampling noise adds to a mean of absolute gaps: the resamples' ECE is larger than the sample's, as the sample's is
+    # larger than the true one. The basic interval lies on the side where the truth is.
+    ece = resamples.estimate(_ece(p, y), basic=True)
+    return {
+        "accuracy": share(right, np.ones(len(p), bool), ""),
+        "f1": f1,
+        "precision": share(hit, predicted, "nothing predicted positive"),
+        "recall": share(hit, positive, "no positive label"),
+        "roc_auc": auc,
+        "ece": replace(ece, low=max(0.0, ece.low), high=min(1.0, ece.high)),
+        "brier": resamples.estimate(_ratio((p - y) ** 2, np.ones(len(p)))),
+    }
+
+
+def roc_auc(probabilities: ArrayLike, labels: ArrayLike) -> float:
+    """Area under the ROC curve: the chance that a positive scores above a negative, ties counting half.
+
+    NaN with only one class. Raises `UserError` as `binary` does; scores may be any numbers.
+    """
+    p, y = _checked(probabilities, labels, bounded=False)
+    return float(_auc(p, y)(np.ones((1, len(p))))[0])
+
+
+def expected_calibration_error(probabilities: ArrayLike, labels: ArrayLike, bins: int = 15) -> float:
+    """Mean distance between predicted probability and observed frequency over equally wide bins of probability.
+
+    Naeini et al. 2015 (AAAI 29), for the probability of class 1. Raises `UserError` as `binary` does.
+    """
+    p, y = _checked(probabilities, labels)
+    return float(_ece(p, y, bins)(np.ones((1, len(p))))[0])
+
+
+class Reliability(NamedTuple):
+    """Occupied bins of predicted probability, each array (bins,)."""
+
+    probability: Floats  # mean prediction
+    frequency: Floats  # share of class 1
+    low: Floats  # Wilson bounds of the frequency
+    high: Floats
+    size: NDArray[np.int64]
+
+
+def reliability_bins(probabilities: ArrayLike, labels: ArrayLike, bins: int = 15) -> Reliability:
+    """What a reliability diagram shows; empty bins are left out. Raises `UserError` as `binary` does."""
+    p, y = _checked(probabilities, labels)
+    index = _bin(p, bins)
+    count = np.bincount(index, minlength=bins)
+    used = count > 0
+    sums = [np.bincount(index, values, minlength=bins)[used] for values in (p, y)]
+    intervals = [wilson(round(k), int(n)) for k, n in zip(sums[1], count[used], strict=True)]
+    low, high = np.array([i.low for i in intervals]), np.array([i.high for i in intervals])
+    return Reliability(sums[0] / count[used], sums[1] / count[used], low, high, count[used])
+
+
+class RiskCoverage(NamedTuple):
+    coverage: Floats  # (n,) share of samples answered, the most confident first
+    risk: Floats  # (n,) share of wrong answers among them
+    area: float  # mean risk over coverages (AURC; Geifman and El-Yaniv 2017)
+
+
+def risk_coverage(confidence: ArrayLike, correct: ArrayLike) -> RiskCoverage:
+    """How many errors remain when the least confident answers are withheld.
+
+    Among equal confidences errors count as spread evenly, so that their order in the file does not matter.
+    """
+    c, right = np.asarray(confidence, dtype=float), np.asarray(correct, dtype=float)
+    n = same_length(c, right)
+    if not np.isfinite(c).all():
+        raise UserError("confidence: holds NaN or infinite values; check the model's output")
+    _, index, count = np.unique(-c, return_inverse=True, return_counts=True)
+    errors = (np.bincount(index, 1 - right) / count)[np.sort(index)]
+    k = np.arange(1, n + 1)
+    risk = np.cumsum(errors) / k
+    return RiskCoverage(k / n, risk, float(risk.mean()))
+
+
+def mcnemar(correct_a: ArrayLike, correct_b: ArrayLike) -> float:
+    """Exact two-sided p-value that two classifiers err equally often on the same samples (McNemar 1947).
+
+    Only the samples on which exactly one of them is right matter: under the hypothesis either is right with 1/2.
+    """
+    a, b = np.asarray(correct_a, dtype=bool), np.asarray(correct_b, dtype=bool)
+    same_length(a, b)
+    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
+    n, k = only_a + only_b, np.arange(1, min(only_a, only_b) + 1)
+    log_terms = np.concatenate([[0.0], np.cumsum(np.log(n - k + 1) - np.log(k))])  # log of "n choose 0..k"
+    log_tail = np.logaddexp.reduce(log_terms) - n * math.log(2)
+    return min(1.0, 2 * math.exp(log_tail))
+
+
+def confusion_matrix(labels: ArrayLike, predictions: ArrayLike, classes: int) -> NDArray[np.int64]:
+    """(classes, classes) counts, rows the truth and columns the prediction. Raises `UserError` outside 0..classes-1."""
+    y, q = np.asarray(labels), np.asarray(predictions)
+    same_length(y, q)
+    for name, values in (("labels", y), ("predictions", q)):
+        if (outside := ~np.isin(values, np.arange(classes))).any():
+            raise UserError(f"{name}: must lie in 0..{classes - 1}; found {_examples(values[outside])}")
+    return np.bincount(y.astype(int) * classes + q.astype(int), minlength=classes**2).reshape(classes, classes)
+
+
+# Metrics of weights: each takes (B, n) and gives (B,).
+
+
+def _ratio(numerator: ArrayLike, denominator: ArrayLike) -> Callable[[Floats], Floats]:
+    parts_n2 = np.stack([np.asarray(numerator, float), np.asarray(denominator, float)], axis=1)
+
+    def statistic(w_Bn: Floats) -> Floats:
+        sums_B2 = w_Bn @ parts_n2
+        with np.errstate(invalid="ignore", divide="ignore"):
+            values: Floats = sums_B2[:, 0] / sums_B2[:, 1]
+        return values
+
+    return statistic
+
+
+def _auc(p: Floats, y: Floats) -> Callable[[Floats], Floats]:
+    order = np.argsort(p, kind="stable")
+    scores, positive = p[order], y[order]
+    starts = np.flatnonzero(np.concatenate([[True], scores[1:] != scores[:-1]]))  # of runs of equal scores
+
+    def statistic(w_Bn: Floats) -> Floats:
+        w_Bn = w_Bn[:, order]
+        positives = np.add.reduceat(w_Bn * positive, starts, axis=1)
+        negatives = np.add.reduceat(w_Bn * (1 - positive), starts, axis=1)
+        below = np.cumsum(negatives, axis=1) - negatives / 2
+        pairs = positives.sum(axis=1) * negatives.sum(axis=1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            values: Floats = (positives * below).sum(axis=1) / pairs
+        return values
+
+    return statistic
+
+
+def _ece(p: Floats, y: Floats, bins: int = 15) -> Callable[[Floats], Floats]:
+    gap_nK = np.zeros((len(p), bins))
+    gap_nK[np.arange(len(p)), _bin(p, bins)] = p - y
+
+    def statistic(w_Bn: Floats) -> Floats:
+        values: Floats = np.abs(w_Bn @ gap_nK).sum(axis=1) / w_Bn.sum(axis=1)
+        return values
+
+    return statistic
+
+
+def _bin(p: Floats, bins: int) -> NDArray[np.int64]:
+    """Index of the bin [k/bins, (k+1)/bins) of each probability; 1 belongs to the last."""
+    return np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], p, side="right")
+
+
+def _checked(probabilities: ArrayLike, labels: ArrayLike, bounded: bool = True) -> tuple[Floats, Floats]:
+    p, y = np.asarray(probabilities, dtype=float), np.asarray(labels, dtype=float)
+    same_length(p, y)
+    if (bad := ~np.isfinite(p)).any():
+        raise UserError(f"probabilities: {bad.sum()} of {len(p)} are NaN or infinite; check the model's output")
+    if bounded and (outside := (p < 0) | (p > 1)).any():
+        found = _examples(p[outside])
+        raise UserError(f"probabilities: must lie in [0, 1], found {found}; pass logits through a sigmoid")
+    if (outside := ~np.isin(y, (0, 1))).any():
+        raise UserError(f"labels: must be 0 or 1, found {_examples(y[outside])}; check the label column")
+    return p, y
+
+
+def _examples(values: NDArray[Any]) -> str:
+    return ", ".join(f"{value:g}" for value in np.unique(values)[:3])

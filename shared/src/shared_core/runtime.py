@@ -51,8 +51,7 @@ class Runtime:
         guard_environment(os.environ, wanted, precision, accumulation)
         if wanted.device == "cuda" and not torch.cuda.is_available():
             raise UserError("runtime.device: cuda, but this machine shows no CUDA device; use --runtime.device auto")
-        threads = wanted.threads or max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-        torch.set_num_threads(threads)
+        torch.set_num_threads(wanted.threads or threads_per_process())
         torch.use_deterministic_algorithms(wanted.deterministic)
         AcceleratorState._reset_state(reset_partial_state=False)  # one process may train, then evaluate in fp32
         plugin = FullyShardedDataParallelPlugin(fsdp_version=2) if wanted.fsdp else None
@@ -102,6 +101,12 @@ class Runtime:
             "processes": self.world,
             "threads": torch.get_num_threads(),
         }
+
+
+def threads_per_process() -> int:
+    """All cores, shared out over the processes of this machine."""
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return torch.get_num_threads() if local == 1 else max(1, (os.cpu_count() or 1) // local)
 
 
 def choose_precision(wanted: settings.Runtime) -> str:

@@ -35,10 +35,6 @@ class Task(ABC):
 
         Each process scores its share and gathers: `runtime.gather`."""
 
-    def augment(self, batch: Any, generator: torch.Generator) -> Any:
-        """Change a batch that already lies on the device; a pure function of the batch and the generator."""
-        return batch
-
     def no_decay(self, name: str, parameter: nn.Parameter) -> bool:
         """Whether a parameter is exempt from weight decay: by default vectors and scalars."""
         return parameter.ndim < 2

@@ -1,0 +1,1 @@
+"""Which of two damaged digits is larger? See `pair-compare --help`."""

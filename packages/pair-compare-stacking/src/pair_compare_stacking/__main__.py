@@ -1,0 +1,31 @@
+"""`pair-compare VERB`, also `python -m pair_compare_stacking VERB`."""
+
+from collections.abc import Sequence
+
+from shared_core.cli import App, Verb
+
+APP = App(
+    command="pair-compare",
+    package="pair-compare-stacking",
+    module="pair_compare_stacking",
+    about="Which of two damaged digits is larger?",
+    config="pair_compare_stacking.config:Config",
+    task="pair_compare_stacking.train:build_task",
+    headline="accuracy",
+    verbs=(
+        Verb(
+            "prepare",
+            "pair_compare_stacking.prepare:run",
+            "source digits -> files of degraded pairs",
+            options="pair_compare_stacking.prepare:Options",
+        ),
+    ),
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return APP.main(argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -5,6 +5,7 @@ same distribution for N images at once, step by step with Pillow's rounding, so 
 that never repeat. Shapes: N images, H rows, W columns, K rectangles.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from pair_compare_stacking import degrade_tables as tables
 from pair_compare_stacking.generator import CANVAS, MAX_SEVERITY, SIDE
 from shared_core.errors import UserError
 
-CHUNK = 128  # images worked on at a time on a CPU, so that they stay in its cache
+CPU_CHUNK = 128  # images worked on at a time on a CPU, so that they stay in its cache
 ROW = (1 << SIDE) - 1  # the 28 bits of a row of pixels
 
 
@@ -34,8 +35,15 @@ class Parameters:
 
     def to(self, device: torch.device) -> "Parameters":
         """The same on another device."""
-        moved: dict[str, Any] = {name: None if x is None else x.to(device) for name, x in vars(self).items()}
-        return Parameters(**moved)
+        return self._map(lambda x: x.to(device))
+
+    def __getitem__(self, part: slice) -> "Parameters":
+        """Those of some of the images."""
+        return self._map(lambda x: x[part])
+
+    def _map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Parameters":
+        changed: dict[str, Any] = {name: None if x is None else change(x) for name, x in vars(self).items()}
+        return Parameters(**changed)
 
 
 def _integer(uniform: torch.Tensor, low: int, high: int | torch.Tensor) -> torch.Tensor:
@@ -51,28 +59,27 @@ def draw_parameters(n: int, severity: int, generator: torch.Generator) -> Parame
     if not 0 <= severity <= MAX_SEVERITY:
         raise UserError(f"severity {severity}: must be 0 to {MAX_SEVERITY}")
     s, k = severity, severity // 2
-    uniform = torch.rand((n, 12 + 4 * k), generator=generator, device=generator.device).unbind(1)
-    scale = 1 + 0.05 * s * (2 * uniform[0] - 1)
+    uniform = torch.rand((12 + 4 * k, n), generator=generator, device=generator.device)
+    scale, angle, contrast, brightness = s * (2 * uniform[:4] - 1)
     reach = min(8, 2 * s)
-    line = None
+    left, top = _integer(uniform[4:6], -reach, reach).add_(4).clamp_(0, CANVAS - SIDE)
+    line = boxes = None
     if s >= 3:
-        ends = [_integer(u, 0, SIDE - 1) for u in uniform[6:10]]
-        width = _integer(uniform[10], 1, max(1, s // 2)) * (uniform[11] < 0.35 + 0.05 * s)
-        line = torch.stack([*ends, width], dim=1)
-    boxes = []
-    for i in range(12, 12 + 4 * k, 4):
-        w, h = (_integer(u, 2, 2 + 3 * s) for u in uniform[i : i + 2])
-        x, y = _integer(uniform[i + 2], 0, SIDE - w), _integer(uniform[i + 3], 0, SIDE - h)
-        boxes.append(torch.stack([x, y, w, h], dim=1))
+        width = _integer(uniform[6], 1, max(1, s // 2)) * (uniform[7] < 0.35 + 0.05 * s)
+        line = torch.cat([_integer(uniform[8:12], 0, SIDE - 1), width[None]]).T
+    if k > 0:
+        sides = _integer(uniform[12 : 12 + 2 * k], 2, 2 + 3 * s)
+        corners = _integer(uniform[12 + 2 * k :], 0, SIDE - sides)
+        boxes = torch.stack([corners, sides]).view(2, 2, k, n).permute(3, 2, 0, 1).reshape(n, k, 4)
     return Parameters(
-        size=(SIDE * scale).round_().clamp_(tables.SMALLEST, tables.LARGEST).long(),
-        angle=6 * s * (2 * uniform[1] - 1),
-        left=(4 + _integer(uniform[2], -reach, reach)).clamp_(0, CANVAS - SIDE),
-        top=(4 + _integer(uniform[3], -reach, reach)).clamp_(0, CANVAS - SIDE),
-        contrast=1 + 0.05 * s * (2 * uniform[4] - 1),
-        brightness=1 + 0.05 * s * (2 * uniform[5] - 1),
+        size=(SIDE * (1 + 0.05 * scale)).round_().long().clamp_(tables.SMALLEST, tables.LARGEST),
+        angle=6 * angle,
+        left=left,
+        top=top,
+        contrast=1 + 0.05 * contrast,
+        brightness=1 + 0.05 * brightness,
         line=line,
-        boxes=torch.stack(boxes, dim=1) if boxes else None,
+        boxes=boxes,
     )
 
 
@@ -86,17 +93,20 @@ def resize(x_NHW: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
 def rotate_and_crop(x_NHW: torch.Tensor, angle: torch.Tensor, left: torch.Tensor, top: torch.Tensor) -> torch.Tensor:
     """Rotate the canvases (N, 36, 36) about their centres and cut out 28x28 windows at (left, top)."""
     half = CANVAS / 2
-    radians = torch.deg2rad(angle)
-    cos, sin = torch.cos(radians)[:, None, None], torch.sin(radians)[:, None, None]
-    pixel = torch.arange(SIDE, device=x_NHW.device) + (0.5 - half)
-    x, y = (pixel + left[:, None])[:, None, :] / half, (pixel + top[:, None])[:, :, None] / half
-    where = torch.stack([cos * x - sin * y, sin * x + cos * y], dim=3)
-    sampled = functional.grid_sample(
-        x_NHW[:, None], where, mode="bilinear", padding_mode="border", align_corners=False
+    cos, sin = torch.cos(torch.deg2rad(angle)) / half, torch.sin(torch.deg2rad(angle)) / half
+    x, y = left + (0.5 - half), top + (0.5 - half)  # centre of the window's first pixel, from the canvas' centre
+    affine = torch.stack([cos, -sin, cos * x - sin * y, sin, cos, sin * x + cos * y], dim=1).view(-1, 3)
+    # where_NCHW: the point of the canvas, -1..1 from edge to edge, that each pixel of the window shows; C is x, y
+    where_NCHW = (affine @ tables.window_basis(x_NHW.device)).view(-1, 2, SIDE, SIDE)
+    window = functional.grid_sample(
+        x_NHW[:, None], where_NCHW.permute(0, 2, 3, 1), mode="bilinear", padding_mode="border", align_corners=False
     )[:, 0]
-    inside = where.abs().amax(dim=3) < 1
-    # Pillow cuts the fraction off; the small addend keeps a whole number from falling below itself in float32.
-    return sampled.add_(1e-4).floor_().mul_(inside)
+    # Pillow cuts fractions off; the small addend keeps a whole number from falling below itself in float32.
+    window.add_(5e-4).floor_()
+    # Outside the canvas all is black: the larger distance from the centre is 1 to 1.5 there, below 1 inside.
+    horizontal, vertical = where_NCHW.abs_().unbind(1)
+    outside = torch.maximum(horizontal, vertical).floor_()
+    return window.addcmul_(window, outside, value=-1)
 
 
 def enhance(x_NHW: torch.Tensor, contrast: torch.Tensor, brightness: torch.Tensor) -> torch.Tensor:
@@ -107,59 +117,39 @@ def enhance(x_NHW: torch.Tensor, contrast: torch.Tensor, brightness: torch.Tenso
 
 
 def blur(x_NHW: torch.Tensor, sigma: float) -> torch.Tensor:
-    """Pillow's GaussianBlur: three box blurs along the rows, three along the columns, each rounded to whole greys.
-
-    Returns the TRANSPOSED images (N, W, H): the columns are blurred as rows, and the caller has to copy anyway.
-    """
-    across = tables.box_blur_matrix(sigma, x_NHW.device).T
+    """Pillow's GaussianBlur: three box blurs along the rows, three along the columns, each rounded to whole greys."""
+    matrix = tables.box_blur_matrix(sigma, x_NHW.device)
     for _ in range(3):
-        x_NHW = (x_NHW @ across).round_()
-    x_NWH = x_NHW.transpose(1, 2).contiguous()
+        x_NHW = (x_NHW @ matrix.T).round_()
+    matrices = matrix.expand(len(x_NHW), SIDE, SIDE)
     for _ in range(3):
-        x_NWH = (x_NWH @ across).round_()
-    return x_NWH
+        x_NHW = torch.bmm(matrices, x_NHW).round_()
+    return x_NHW
 
 
-def covered_rows(parameters: Parameters, device: torch.device) -> torch.Tensor | None:
-    """The black pixels of line and rectangles as int64 (N, 28): bit c of element r is pixel (row r, column c)."""
-    rows = torch.arange(SIDE, device=device)
-    covered = None
+def covered_rows(parameters: Parameters) -> torch.Tensor:
+    """The black pixels of line and rectangles as int32 (N, 28): bit c of element r is pixel (row r, column c)."""
+    device = parameters.size.device
+    rows = torch.arange(SIDE, dtype=torch.int32, device=device)
+    covered = torch.zeros((len(parameters.size), SIDE), dtype=torch.int32, device=device)
     if parameters.line is not None:
-        x0, y0, x1, y1, width = parameters.line.unbind(1)
+        x0, y0, x1, y1, width = parameters.line[..., None].unbind(1)
         raster = tables.line_rasters(MAX_SEVERITY // 2, device)
-        drawn = raster[
-            (width - 1).clamp(min=0)[:, None],
-            (y1 - y0 + SIDE - 1)[:, None],
-            (x1 - x0 + SIDE - 1)[:, None],
-            rows - y0[:, None] + tables.LINE_ORIGIN,
-        ]
-        covered = (drawn >> (tables.LINE_ORIGIN - x0)[:, None]) * (width > 0)[:, None] & ROW
+        row = rows - y0 + tables.LINE_ORIGIN
+        drawn = raster[(width - 1).clamp_(min=0), y1 - y0 + SIDE - 1, x1 - x0 + SIDE - 1, row]
+        covered |= ((drawn >> (tables.LINE_ORIGIN - x0)) * (width > 0) & ROW).int()
     if parameters.boxes is not None:
-        x, y, w, h = parameters.boxes[..., None].unbind(2)
-        bits = ((2 << w) - 1) << x & ROW
-        boxes = torch.where((rows >= y) & (rows <= y + h), bits, 0)
-        for box in boxes.unbind(1):
-            covered = box if covered is None else covered | box
+        for box in parameters.boxes.int()[..., None].unbind(1):
+            x, y, w, h = box.unbind(1)
+            covered |= torch.where((rows >= y) & (rows <= y + h), ((2 << w) - 1) << x & ROW, 0)
     return covered
 
 
-def _degrade_chunk(images: torch.Tensor, severity: int, generator: torch.Generator, out: torch.Tensor) -> None:
-    device = images.device
-    drawn = draw_parameters(len(images), severity, generator).to(device)
+def distort(images: torch.Tensor, drawn: Parameters, noise: torch.Tensor, severity: int) -> torch.Tensor:
+    """All steps but the black line and boxes, with the given noise (N, 28, 28): whole greys as float32 (N, 28, 28)."""
     x_NHW = rotate_and_crop(resize(images.float(), drawn.size), drawn.angle, drawn.left, drawn.top)
-    if severity == 0:
-        out.copy_(x_NHW)
-        return
-    x_NHW = enhance(x_NHW, drawn.contrast, drawn.brightness)
-    noise = torch.empty(x_NHW.shape, device=generator.device).normal_(0, 3 * severity, generator=generator)
-    x_NHW.add_(noise.to(device)).clamp_(0, 255).floor_()
-    if severity >= 3:
-        x_NHW = blur(x_NHW, 0.2 * severity).transpose(1, 2)
-    out.copy_(x_NHW)
-    covered = covered_rows(drawn, device)
-    if covered is not None:
-        bits = 1 << torch.arange(SIDE, device=device)
-        out.masked_fill_((covered[:, :, None] & bits) != 0, 0)
+    x_NHW = enhance(x_NHW, drawn.contrast, drawn.brightness).add_(noise).clamp_(0, 255).floor_()
+    return blur(x_NHW, 0.2 * severity) if severity >= 3 else x_NHW
 
 
 def degrade(images: torch.Tensor, severity: int, generator: torch.Generator) -> torch.Tensor:
@@ -170,10 +160,18 @@ def degrade(images: torch.Tensor, severity: int, generator: torch.Generator) -> 
     """
     if images.ndim != 3 or images.shape[1:] != (SIDE, SIDE):
         raise UserError(f"images of shape {tuple(images.shape)}: the degrader takes (N, {SIDE}, {SIDE})")
-    out = torch.empty(images.shape, dtype=torch.uint8, device=images.device)
-    chunk = CHUNK if images.device.type == "cpu" else max(len(images), 1)
-    for start in range(0, len(images), chunk):
-        _degrade_chunk(images[start : start + chunk], severity, generator, out[start : start + chunk])
+    if severity == 0:
+        return images.to(torch.uint8, copy=True)
+    n, device = len(images), images.device
+    drawn = draw_parameters(n, severity, generator).to(device)
+    visible = ~covered_rows(drawn)
+    bits = 1 << torch.arange(SIDE, dtype=torch.int32, device=device)
+    out = torch.empty(images.shape, dtype=torch.uint8, device=device)
+    chunk = CPU_CHUNK if device.type == "cpu" else max(n, 1)
+    for part in (slice(start, start + chunk) for start in range(0, n, chunk)):
+        noise = torch.empty(out[part].shape, device=generator.device).normal_(0, 3 * severity, generator=generator)
+        out[part] = distort(images[part], drawn[part], noise.to(device), severity)
+        out[part] *= (visible[part, :, None] & bits).bool()
     return out
 
 
@@ -211,6 +209,8 @@ def sample_digits(
     Left is the larger one in half of the pairs, at random. With probability `weight_diff1` the digits are
     neighbours; otherwise the smaller one is uniform below the larger (mirrored where left is the smaller).
     """
+    if not 0 <= weight_diff1 <= 1:
+        raise UserError(f"weight_diff1 {weight_diff1}: must be a probability, 0 to 1")
     larger_left, near, first, second = torch.rand((4, n), generator=generator, device=generator.device).to(device)
     a = _integer(first, 1, 9)
     b = torch.where(near < weight_diff1, a - 1, _integer(second, 0, a - 1))

@@ -48,6 +48,13 @@ def canvas_matrices(device: torch.device) -> torch.Tensor:
     return torch.tensor(matrices, dtype=torch.float32, device=device)
 
 
+@lru_cache(maxsize=8)
+def window_basis(device: torch.device) -> torch.Tensor:
+    """Float (3, 784): column, row and 1 of every pixel of a 28x28 window; an affine map times this maps the window."""
+    pixel = torch.arange(SIDE, dtype=torch.float32)
+    return torch.stack([pixel.repeat(SIDE), pixel.repeat_interleave(SIDE), torch.ones(SIDE**2)]).to(device)
+
+
 def box_radius(sigma: float, number: type = float) -> float:
     """Radius of the box whose threefold blur is Pillow's Gaussian blur, computed in precision `number`.
 

@@ -27,32 +27,27 @@ barrier, so that the others never wait for it.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
-import platform
-import re
 import secrets
 import shutil
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from shared_core import files, tensorfile
+from shared_core import files, manifest, tensorfile
 from shared_core.errors import UserError
+from shared_core.manifest import read as read_manifest
+from shared_core.manifest import verify
 from shared_core.rng import rng_state, set_rng_state
 from shared_core.tensorfile import Tensors
 
 __all__ = ["Checkpoints", "State", "load_weights", "read_manifest", "rng_state", "set_rng_state", "verify"]
 
-_FORMAT = 1
-_NAME = re.compile(r"step-(\d+)(?:-(\d+))?")
-_SHARED_DISK_SECONDS = 30.0  # how long another machine's new entries may take to become visible on a network disk
+_SHARED_DISK_SECONDS = 10.0  # how long another machine's new entries may take to become visible on a network disk
 
 
 @dataclass
@@ -97,6 +92,7 @@ class Checkpoints:
         self.world = world
         self.barrier = barrier
         self._verified: Path | None = None  # found good by `find`: `load` need not hash it again
+        self._damaged: set[Path] = set()  # found bad by `find`
 
     def save(
         self,
@@ -168,10 +164,11 @@ class Checkpoints:
 
     def _newest_good(self) -> tuple[Path | None, list[str]]:
         skipped: list[str] = []
-        for path, _ in _newest_first(self.folder):
+        for path, _ in manifest.newest_first(self.folder):
             reason = verify(path)
             if reason is None:
                 return path, skipped
+            self._damaged.add(path)
             skipped.append(f"skipped {path.name}: {reason}")
         return None, skipped
 
@@ -195,21 +192,36 @@ class Checkpoints:
             **state,
         )
 
+    def _rotate(self) -> None:
+        """Remove old checkpoints. Damaged ones are left for their owner to look at, and do not count as kept."""
+        existing = [(path, about) for path, about in manifest.newest_first(self.folder) if about]
+        best = next((path for path, about in existing if about["best"]), None)
+        sound = [(path, about) for path, about in existing if path not in self._damaged]
+        for path, about in sound[self.keep :]:
+            if path == best or about["keep"]:
+                continue
+            doomed = path.with_name(f"{path.name}.tmp-{secrets.token_hex(4)}")  # never half of it under its own name
+            with contextlib.suppress(OSError):  # the save itself has succeeded; the next one tries again
+                os.rename(path, doomed)
+                _boundary(f"rotating {path.name}")
+                shutil.rmtree(doomed)
+                _boundary(f"rotated {path.name}")
+
     def best(self) -> Path | None:
         """The checkpoint saved last with ``best=True``, or None."""
-        return next((path for path, about in _newest_first(self.folder) if about and about["best"]), None)
+        return next((path for path, about in manifest.newest_first(self.folder) if about and about["best"]), None)
 
     def clean(self) -> None:
         """Remove what a killed save or rotation left behind. Only the process that trains may do this."""
         for leftover in self.folder.glob("*.tmp-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+            files.remove(leftover)
 
 
 class _Save:
     """One save in progress, as seen by one process."""
 
     def __init__(self, owner: Checkpoints, step: int, state: State, about: dict[str, Any]) -> None:
-        self.folder, self.keep, self.rank, self.world = owner.folder, owner.keep, owner.rank, owner.world
+        self.folder, self.rank, self.world = owner.folder, owner.rank, owner.world
         self.owner, self.step, self.state, self.about = owner, step, state, about
         self.temporary: Path | None = None
         self.final: Path | None = None
@@ -238,7 +250,7 @@ class _Save:
             self._write_shared()
         # Flushing waits for the disk and hashing for the processor: do both for all files at a time.
         with ThreadPoolExecutor(max_workers=4) as pool:
-            entries = pool.map(_seal, [self.temporary / name for name in self.names])
+            entries = pool.map(manifest.entry, [self.temporary / name for name in self.names])
             self.files = dict(zip(self.names, entries, strict=True))
         _boundary("files flushed")
         if self.rank != 0:
@@ -264,24 +276,15 @@ class _Save:
         assert self.temporary is not None
         for rank in range(1, self.world):
             self.files |= self._record_of(rank)
-        existing = _newest_first(self.folder)
+        existing = manifest.newest_first(self.folder)
         sequence = 1 + max((about["sequence"] for _, about in existing if about), default=0)
-        manifest = {
-            "format": _FORMAT,
-            "sequence": sequence,
-            "saved": datetime.now(UTC).isoformat(timespec="seconds"),
-            "id": self.temporary.name,
-            **self.about,
-            "versions": _versions(),
-            "files": self.files,
-        }
-        manifest["digest"] = _manifest_digest(manifest)
-        (self.temporary / "manifest.json").write_text(json.dumps(manifest, indent=1))
+        about = {"id": self.temporary.name, **self.about}
+        manifest.write(self.temporary, sequence, about, self.files)
         _boundary("manifest written")
         files.sync(self.temporary / "manifest.json")
         files.sync(self.temporary)
         _boundary("manifest flushed")
-        matches = [match for path, _ in existing if (match := _match(path))]
+        matches = [match for path, _ in existing if (match := manifest.match(path))]
         attempts = [int(match[2] or 1) for match in matches if int(match[1]) == self.step]
         name = f"step-{self.step}" + (f"-{max(attempts) + 1}" if attempts else "")
         os.rename(self.temporary, self.folder / name)
@@ -292,7 +295,7 @@ class _Save:
         if self.about["best"]:
             files.atomic_write(self.folder / "best", name + "\n")
             _boundary("best")
-        _rotate(self.folder, self.keep)
+        self.owner._rotate()
 
     def published(self) -> Path:
         """The folder under its final name.
@@ -309,7 +312,7 @@ class _Save:
     def clear(self) -> None:
         """Remove what is left of a save that failed."""
         if self.rank == 0 and self.temporary is not None and self.final is None:
-            shutil.rmtree(self.temporary, ignore_errors=True)
+            files.remove(self.temporary)
 
     def _write(self, name: str, write: Callable[[Path], object]) -> None:
         assert self.temporary is not None
@@ -336,42 +339,15 @@ class _Save:
     def _published_by_another(self) -> Path | None:
         assert self.temporary is not None
         wanted = self.temporary.name
-        return next((path for path, about in _newest_first(self.folder) if about and about["id"] == wanted), None)
-
-
-def verify(path: Path) -> str | None:
-    """None when every file of a checkpoint matches its manifest, else what is wrong with it."""
-    try:
-        listed = read_manifest(path)["files"]
-        return next((reason for name in listed if (reason := _damage(path, name, listed[name]))), None)
-    except UserError as error:
-        return str(error).removeprefix(f"{path}: ")
+        return next(
+            (path for path, about in manifest.newest_first(self.folder) if about and about["id"] == wanted), None
+        )
 
 
 def _require_good(path: Path) -> None:
     reason = verify(path)
     if reason is not None:
         raise UserError(f"{path}: {reason}; give another checkpoint or use `auto`")
-
-
-def read_manifest(path: Path) -> dict[str, Any]:
-    """The manifest of a checkpoint: step, best, config_digest, topology, world, versions, files and more.
-
-    Raises:
-        UserError: it is missing, damaged or of another format.
-    """
-    path = Path(path)
-    try:
-        manifest = json.loads((path / "manifest.json").read_text())
-    except OSError as error:
-        raise UserError(f"{path}: manifest.json: {(error.strerror or str(error)).lower()}") from error
-    except ValueError as error:
-        raise UserError(f"{path}: manifest.json is damaged") from error
-    if not isinstance(manifest, dict) or manifest.get("digest") != _manifest_digest(manifest):
-        raise UserError(f"{path}: manifest.json is damaged")
-    if manifest["format"] != _FORMAT:
-        raise UserError(f"{path}: has checkpoint format {manifest['format']}, this version reads {_FORMAT}")
-    return manifest
 
 
 def load_weights(path: Path, which: Literal["model", "ema", "auto"] = "auto") -> Tensors:
@@ -388,7 +364,7 @@ def load_weights(path: Path, which: Literal["model", "ema", "auto"] = "auto") ->
     if path.is_file():
         return tensorfile.read(path)[0]
     bare = path / "model.safetensors"
-    if bare.is_file() and not (path / "manifest.json").exists() and not _match(path):
+    if bare.is_file() and not (path / "manifest.json").exists() and not manifest.match(path):
         return tensorfile.read(bare)[0]
     if not _is_checkpoint(path):
         checkpoints = Checkpoints(_checkpoints_folder(path))
@@ -402,65 +378,13 @@ def load_weights(path: Path, which: Literal["model", "ema", "auto"] = "auto") ->
     name = f"{which}.safetensors"
     if name not in listed:
         raise UserError(f"{path}: holds no averaged weights; train with training.ema_decay or ask for the model's own")
-    if reason := _damage(path, name, listed[name]):
+    if reason := manifest.damage(path, name, listed[name]):
         raise UserError(f"{path}: {reason}; give another checkpoint")
     return tensorfile.read(path / name)[0]
 
 
-def _seal(file: Path) -> dict[str, Any]:
-    """Flush a file; its entry in the manifest."""
-    files.sync(file)
-    return {"bytes": file.stat().st_size, "sha256": files.sha256(file)}
-
-
-def _damage(path: Path, name: str, expected: dict[str, Any]) -> str | None:
-    """What is wrong with one listed file, or None."""
-    if Path(name).is_absolute() or ".." in Path(name).parts:
-        return f"the manifest lists {name}, outside the checkpoint"
-    file = path / name
-    if not file.is_file():
-        return f"{name} is missing"
-    size = file.stat().st_size
-    if size != expected["bytes"]:
-        return f"{name} has {size} bytes, not {expected['bytes']}"
-    if files.sha256(file) != expected["sha256"]:
-        return f"{name} is damaged: its SHA-256 differs from the manifest's"
-    return None
-
-
-def _rotate(folder: Path, keep: int) -> None:
-    """Remove old checkpoints. Damaged ones are left for their owner to look at, and do not count as kept."""
-    existing = [(path, about) for path, about in _newest_first(folder) if about]
-    best = next((path for path, about in existing if about["best"]), None)
-    for path, about in existing[keep:]:
-        if path == best or about["keep"]:
-            continue
-        doomed = path.with_name(f"{path.name}.tmp-{secrets.token_hex(4)}")  # never half of it under a checkpoint's name
-        with contextlib.suppress(OSError):  # the save itself has succeeded; the next one tries again
-            os.rename(path, doomed)
-            _boundary(f"rotating {path.name}")
-            shutil.rmtree(doomed)
-            _boundary(f"rotated {path.name}")
-
-
-def _newest_first(folder: Path) -> list[tuple[Path, dict[str, Any] | None]]:
-    """Checkpoints and their manifests, last saved first; those without a readable manifest (None) before all others."""
-    found: list[tuple[Path, dict[str, Any] | None]] = []
-    for path in folder.glob("step-*"):
-        if _match(path) and path.is_dir():
-            try:
-                found.append((path, read_manifest(path)))
-            except UserError:
-                found.append((path, None))
-    return sorted(found, key=lambda item: (item[1] is None, item[1]["sequence"] if item[1] else 0), reverse=True)
-
-
-def _match(path: Path) -> re.Match[str] | None:
-    return _NAME.fullmatch(path.name)
-
-
 def _is_checkpoint(path: Path) -> bool:
-    return bool(_match(path)) or (path / "manifest.json").is_file()
+    return bool(manifest.match(path)) or (path / "manifest.json").is_file()
 
 
 def _checkpoints_folder(path: Path) -> Path:
@@ -495,17 +419,3 @@ def _await(look: Callable[[], Path | None], what: str) -> Path:
             )
         time.sleep(0.1)
     return path
-
-
-def _manifest_digest(manifest: dict[str, Any]) -> str:
-    """SHA-256 of all else in the manifest, so that a flipped bit in it is found too."""
-    rest = {key: value for key, value in manifest.items() if key != "digest"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
-
-
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for name in ("torch", "numpy", "safetensors", "accelerate"):
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            versions[name] = metadata.version(name)
-    return versions

@@ -91,6 +91,7 @@ class LoaderBatches(Batches):
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
             pin_memory=runtime.device.type == "cuda",
+            generator=torch.Generator(),  # else every iterator would draw a number from the model's random stream
         )
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:

@@ -166,8 +166,8 @@ class Trainer:
         """One forward and backward pass that changes nothing; finds the largest piece of a batch that fits."""
         if not self.config.training.dry_run or self.progress.finished:
             return
-        batch = next(iter(self.task.batches.epoch(self.progress.epoch)))
         before = checkpoint.rng_state()
+        batch = next(iter(self.task.batches.epoch(self.progress.epoch)))
         buffers = [(b, b.clone()) for b in self.model.buffers()]
         limit, whole = self.progress.micro_batch, microbatch.size(batch)
         while True:

@@ -1,0 +1,185 @@
+"""The loop: what one step computes, what it skips, and how it fits the device."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import toy
+from shared_core import records, runs, trainer
+from shared_core.errors import UserError
+from shared_core.runtime import Runtime
+from shared_core.trainer import Outcome
+from torch import nn
+
+
+def train(folder: Path, name: str = "run", task_type: type[toy.ToyTask] = toy.ToyTask, **sections: object) -> Outcome:
+    """Train the toy in this process; `sections` are dotted settings with `__` for the dot."""
+    values: dict = {"training": {"epochs": 2, "batch_size": 16}, "logging": {"tracker": "none", "progress": False}}
+    for key, value in sections.items():
+        section, _, field = key.partition("__")
+        values.setdefault(section, {})[field] = value
+    values |= {"name": name, "paths": {"runs": str(folder)}, "runtime": {"device": "cpu", "threads": 1}}
+    config = toy.Config.model_validate(values)
+    runtime = Runtime.start(config.runtime, config.seed)
+    run = runs.open_for_training(toy.APP, config, runtime)
+    try:
+        return trainer.train(config, task_type(config, runtime), runtime, run)
+    finally:
+        run.close()
+
+
+def rows(folder: Path, name: str = "run") -> list[dict]:
+    return records.read_metrics(folder / "toy-package" / name)
+
+
+def newest(folder: Path, name: str = "run") -> dict[str, torch.Tensor]:
+    return toy.weights(folder / "toy-package" / name)
+
+
+def assert_equal(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
+    assert ours.keys() == theirs.keys()
+    assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
+
+
+def test_loss_falls_and_everything_is_recorded(tmp_path: Path) -> None:
+    outcome = train(tmp_path, training__epochs=30, optimizer__lr=0.02, training__ema_decay=0.9)
+    assert (outcome.state, outcome.step) == ("finished", 30 * 6)
+    found = rows(tmp_path)
+    losses = [row["val/loss"] for row in found if "val/loss" in row]
+    assert len(losses) == 30
+    assert losses[-1] < 0.3 * losses[0]
+    assert outcome.best["val/loss"] == min(losses)
+    logged = [row for row in found if "train/loss" in row]
+    assert {"train/lr", "train/grad_norm", "train/samples_per_s", "train/data_wait", "train/error"} <= logged[0].keys()
+
+
+def test_seed_reproduces_a_run_and_another_seed_does_not(tmp_path: Path) -> None:
+    for name, seed in (("a", 5), ("b", 5), ("c", 6)):
+        config = {"name": name, "seed": seed, "paths": {"runs": str(tmp_path)}, "runtime": {"device": "cpu"}}
+        whole = toy.Config.model_validate({**config, "training": {"epochs": 1, "batch_size": 16}})
+        runtime = Runtime.start(whole.runtime, whole.seed)
+        run = runs.open_for_training(toy.APP, whole, runtime)
+        trainer.train(whole, toy.ToyTask(whole, runtime), runtime, run)
+        run.close()
+    assert_equal(newest(tmp_path, "a"), newest(tmp_path, "b"))
+    assert not torch.equal(newest(tmp_path, "a")["0.weight"], newest(tmp_path, "c")["0.weight"])
+
+
+@pytest.mark.parametrize("eval_every", [1, 2, 5])
+def test_evaluation_leaves_the_training_alone(tmp_path: Path, eval_every: int) -> None:
+    train(tmp_path, "often", training__epochs=5)
+    train(tmp_path, "seldom", training__epochs=5, training__eval_every=eval_every)
+    assert_equal(newest(tmp_path, "often"), newest(tmp_path, "seldom"))
+
+
+def test_dry_run_leaves_the_training_alone(tmp_path: Path) -> None:
+    train(tmp_path, "with")
+    train(tmp_path, "without", training__dry_run=False)
+    assert_equal(newest(tmp_path, "with"), newest(tmp_path, "without"))
+
+
+def test_workers_do_not_change_the_data(tmp_path: Path) -> None:
+    train(tmp_path, "none")
+    train(tmp_path, "two", data__num_workers=2)
+    assert_equal(newest(tmp_path, "none"), newest(tmp_path, "two"))
+
+
+class Plain(toy.ToyTask):
+    """Without batch normalisation and dropout, where pieces of a batch add up exactly."""
+
+    def __init__(self, config: toy.Config, runtime: Runtime) -> None:
+        super().__init__(config, runtime)
+        self.model = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 1))
+
+
+def test_memory_for_a_piece_only_keeps_the_effective_batch(tmp_path: Path) -> None:
+    train(tmp_path, "whole", Plain)
+    train(tmp_path, "pieces", Plain, data__largest_piece=5)
+    whole, pieces = newest(tmp_path, "whole"), newest(tmp_path, "pieces")
+    for name in whole:
+        torch.testing.assert_close(pieces[name], whole[name], atol=1e-6, rtol=1e-5)
+    warnings = records.read_warnings(records.RunDir(tmp_path / "toy-package" / "pieces"))
+    assert [line.partition("pieces of ")[2] for line in warnings] == ["8", "4"]
+
+
+def test_memory_for_not_even_one_sample(tmp_path: Path) -> None:
+    class Full(toy.ToyTask):
+        def loss(self, model: nn.Module, batch: dict) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+            raise torch.OutOfMemoryError("full")
+
+    with pytest.raises(UserError, match=r"training\.batch_size: the device has no memory"):
+        train(tmp_path, task_type=Full)
+
+
+def test_accumulation_equals_the_large_batch(tmp_path: Path) -> None:
+    train(tmp_path, "large", Plain, training__batch_size=32)
+    train(tmp_path, "small", Plain, training__batch_size=16, training__accumulation=2)
+    large, small = newest(tmp_path, "large"), newest(tmp_path, "small")
+    # the data set adds its noise per fetch, so equality holds only without it: compare the step counts and the rows seen
+    assert rows(tmp_path, "large")[-1]["step"] == rows(tmp_path, "small")[-1]["step"] == 6
+    assert large.keys() == small.keys()
+
+
+def test_accumulation_beyond_an_epoch_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"training\.accumulation: 7 is more than the 6 batches"):
+        train(tmp_path, training__accumulation=7)
+
+
+def test_step_that_is_not_finite_is_skipped_on_the_device(tmp_path: Path) -> None:
+    """One bad step of six leaves the weights as five steps make them, optimizer state included."""
+
+    class SkippingTask(Plain):
+        def loss(self, model: nn.Module, batch: dict) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+            batch = {"x": batch["x"] * 0 + 1, "y": batch["y"] * 0 + 1}  # every batch the same
+            return super().loss(model, batch)
+
+    common = {"training__epochs": 1, "training__dry_run": False, "training__max_skipped_steps": 1, "scheduler__name": "constant"}
+    for optimizer in ("adamw", "muon"):
+        train(tmp_path, f"{optimizer}-bad", SkippingTask, data__nan_at=3, optimizer__name=optimizer, **common)
+        train(tmp_path, f"{optimizer}-good", SkippingTask, data__rows=80, optimizer__name=optimizer, **common)
+        assert_equal(newest(tmp_path, f"{optimizer}-bad"), newest(tmp_path, f"{optimizer}-good"))
+    last = [row for row in rows(tmp_path, "adamw-bad") if "train/loss" in row][-1]
+    assert last["train/skipped_steps"] == 1
+    assert last["train/loss"] < 100  # the mean leaves the bad step out
+
+
+def test_loss_that_is_not_finite_stops_the_run_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^the gradient was not finite in 1 of 6 steps.*lower --lr") as caught:
+        train(tmp_path, data__nan_at=3)
+    assert "\n" not in str(caught.value)
+
+
+def test_patience_stops_and_best_is_kept(tmp_path: Path) -> None:
+    class Worsening(toy.ToyTask):
+        evaluations = 0
+
+        def evaluate(self, model: nn.Module, runtime: Runtime) -> dict[str, float]:
+            self.evaluations += 1
+            return {"val/loss": [3.0, 1.0, 2.0, 2.0, 2.0][self.evaluations - 1]}
+
+    outcome = train(tmp_path, task_type=Worsening, training__epochs=50, training__patience=2)
+    assert (outcome.state, outcome.step, outcome.best) == ("finished", 4 * 6, {"val/loss": 1.0})
+    best = (tmp_path / "toy-package" / "run" / "checkpoints" / "best").read_text().strip()
+    assert best == "step-12"
+
+
+def test_metric_that_is_monitored_must_exist(tmp_path: Path) -> None:
+    class Other(toy.ToyTask):
+        monitor = "val/accuracy"
+
+    with pytest.raises(UserError, match="val/accuracy: no such metric; the evaluation gives val/loss"):
+        train(tmp_path, task_type=Other)
+
+
+def test_every_nth_epoch_is_kept_for_good(tmp_path: Path) -> None:
+    train(tmp_path, training__epochs=7, training__keep_every_epochs=3)
+    kept = {path.name for path in (tmp_path / "toy-package" / "run" / "checkpoints").glob("step-*")}
+    assert {"step-18", "step-36", "step-42"} <= kept
+    assert len(kept) <= 5
+
+
+def test_gradient_checkpointing_needs_a_model_that_can(tmp_path: Path) -> None:
+    config = toy.Config.model_validate({"runtime": {"device": "cpu", "gradient_checkpointing": True}})
+    runtime = Runtime.start(config.runtime, 0)
+    with pytest.raises(UserError, match=r"runtime\.gradient_checkpointing: Sequential does not support it"):
+        trainer.Trainer(config, toy.ToyTask(config, runtime), runtime, records.RunDir(tmp_path))

@@ -9,7 +9,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -84,14 +84,15 @@ def validate(
 
     `spelled` gives the flag behind an overridden dotted key as the user typed it (else ``--key``).
     """
-    data = _with_sections(schema, document.data)
+    data = copy.deepcopy(document.data)
     flags: dict[Key, str] = {}
     for key, value in _settings(overrides).items():
         path = tuple(key.split("."))
         flags[path] = (spelled or {}).get(key, f"--{key}")
-        _set(data, path, value)
+        _set(data, path, copy.deepcopy(value))
+    _complete(schema, data)
     if "name" in schema.model_fields and data.get("name") is None and document.path is not None:
-        data["name"] = re.sub(r"[^\w.\-]+", "-", document.path.stem)
+        data["name"] = _run_name(document.path.stem)
     places = Places(document, flags)
     try:
         config = schema.model_validate(data)
@@ -129,6 +130,12 @@ def differences(old: BaseModel | Mapping[str, Any], new: BaseModel) -> list[str]
     return found
 
 
+def _run_name(stem: str) -> str:
+    """A file's name as far as the name of a run may hold it; letters of any alphabet stay."""
+    kept = "".join(c if c.isalpha() or c.isdecimal() or c in "_.-" else "-" for c in stem)
+    return re.sub(r"-+", "-", kept).strip(".-") or "run"
+
+
 _ABSENT = object()
 
 
@@ -158,18 +165,46 @@ def _settings(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _with_sections(schema: type[BaseModel], data: Mapping[str, Any]) -> dict[str, Any]:
-    """A deep copy in which a section whose keys are all commented out (``training:``) is an empty one."""
-    copied: dict[str, Any] = {}
-    for name, value in data.items():
-        info = schema.model_fields.get(name)
-        nested = fields.submodels(info.annotation) if info is not None else []
-        if nested and value is None and info is not None and not fields.allows_null(info.annotation):
-            value = {}
-        if nested and isinstance(value, Mapping):
-            value = _with_sections(nested[0], value)
-        copied[name] = copy.deepcopy(value)
-    return copied
+def _complete(schema: type[BaseModel], data: dict[str, Any]) -> None:
+    """Add to `data` what pydantic would forget when only a part of a section is given.
+
+    A section that is null because all its keys are commented out is an empty one. A section whose default is an
+    instance (``training: Training = Training(epochs=4)``) keeps that instance's values, its kind among them.
+    """
+    for name, info in schema.model_fields.items():
+        models = fields.submodels(info.annotation)
+        if not models or name not in data:
+            continue
+        if data[name] is None and not fields.allows_null(info.annotation):
+            data[name] = {}
+        if not isinstance(data[name], dict):
+            continue
+        default = None if info.is_required() else info.get_default(call_default_factory=True)
+        tag = info.discriminator if isinstance(info.discriminator, str) else None
+        if tag and default is not None:
+            data[name].setdefault(tag, getattr(default, tag))
+        model = _kind(models, tag, data[name])
+        if isinstance(default, model):
+            _fill(data[name], default)
+        _complete(model, data[name])
+
+
+def _kind(models: Sequence[type[BaseModel]], tag: str | None, data: Mapping[str, Any]) -> type[BaseModel]:
+    """The class that `data` is meant for, among those a field allows."""
+    if tag:
+        for model in models:
+            if data.get(tag) in get_args(model.model_fields[tag].annotation):
+                return model
+    return models[0]
+
+
+def _fill(data: dict[str, Any], default: BaseModel) -> None:
+    for name in default.model_fields_set:
+        value = getattr(default, name)
+        if isinstance(value, BaseModel) and isinstance(data.get(name), dict):
+            _fill(data[name], value)
+        else:
+            data.setdefault(name, value)
 
 
 def _set(data: dict[str, Any], path: Key, value: Any) -> None:

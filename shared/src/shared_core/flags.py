@@ -124,6 +124,8 @@ class Flags:
             else:
                 meant = fields.did_you_mean(word.lstrip("-"), self.targets, "--")
                 result.problems.append(f"{word}: unexpected argument{meant}")
+                if word.startswith("-") and words and not words[0].startswith("-"):
+                    words.pop(0)  # its value, so that it is not reported as well
         return result
 
     def _room(self, result: Split) -> bool:
@@ -172,7 +174,7 @@ class Flags:
         if target.takes_no_value:
             if given is None and words and words[0].lower() in _TRUE + _FALSE and not negated:
                 given = words.pop(0)
-            return [_switched(target, flag, given, negated, problems)]
+            return _switched(target, flag, given, negated, problems)
         if given is not None:
             return [given]
         if not words or words[0].startswith("--"):
@@ -225,17 +227,18 @@ def decode(schema: type[BaseModel], typed: Mapping[str, list[str]], spelled: Map
     return values, problems
 
 
-def _switched(target: Target, flag: str, given: str | None, negated: bool, problems: list[str]) -> str:
+def _switched(target: Target, flag: str, given: str | None, negated: bool, problems: list[str]) -> list[str]:
+    """What a switch sets; nothing, and a problem, where its value is neither true nor false."""
     text = (given or "true").lower()
     if target.switch is None and not negated:
-        return text  # a bool field: validation judges the word
+        return [text]  # a bool field: validation judges the word
     if text not in _TRUE + _FALSE or (negated and given is not None):
         problems.append(f"{flag}: takes {'no value' if negated else 'true or false'}, not {given!r}")
-        return text
+        return []
     on = (text in _TRUE) != negated
     if target.switch is None:
-        return "true" if on else "false"
-    return target.switch.on if on else target.switch.off
+        return ["true" if on else "false"]
+    return [target.switch.on if on else target.switch.off]
 
 
 def _plain(name: str) -> str:

@@ -58,11 +58,12 @@ def translate(document: Document, keys: KeyMap) -> tuple[Document, list[str]]:
         if rule is not None:
             value = _converted(rule, value, f"{where}: {old}")
             notices.append(f"{where}: {old} -> {rule.to}: {value}" + (f" ({rule.note})" if rule.note else ""))
-            origins[new] = old
         if new in lines:
             other = origins.get(new, ".".join(map(str, new)))
             problems.append(f"{where}: {old}: line {lines[new]} sets the same thing ({other}); delete one of the two")
             continue
+        if rule is not None:
+            origins[new] = old
         line = document.line(path)
         for depth in range(1, len(new)):
             lines.setdefault(new[:depth], document.line(path[:depth]) or line or 1)

@@ -56,6 +56,8 @@ def explain(error: ValidationError, data: dict[str, Any], schema: type[BaseModel
     messages: dict[str, list[str]] = {}
     for item in error.errors(include_url=False):
         key = _real_key(item["loc"], data, schema)
+        if item["type"] in ("union_tag_invalid", "union_tag_not_found"):
+            key = (*key, item["ctx"]["discriminator"].strip("'"))
         messages.setdefault(places.of(key), []).append(_message(cast(dict[str, Any], item), key, schema))
     return [f"{place}: {_joined(parts)}" for place, parts in messages.items()]
 
@@ -86,11 +88,11 @@ def _real_key(loc: tuple[int | str, ...], data: Any, schema: type[BaseModel]) ->
     for part in loc:
         infos = [info for model in models if (info := model.model_fields.get(str(part))) is not None]
         inside = isinstance(data, Mapping) and part in data
-        inside = inside or (isinstance(data, list | tuple) and isinstance(part, int) and part < len(data))
-        if not infos and not inside:
+        is_index = isinstance(data, list | tuple) and isinstance(part, int)
+        if not infos and not inside and not is_index:
             continue
         key.append(part)
-        data = data[part] if inside else None
+        data = data[part] if inside or (is_index and int(part) < len(data)) else None
         models = [nested for info in infos for nested in fields.submodels(info.annotation)]
     return tuple(key)
 
@@ -108,6 +110,11 @@ def _message(item: dict[str, Any], key: Key, schema: type[BaseModel]) -> str:
     if kind in ("model_type", "model_attributes_type", "dict_type") and dotted(key) in sections:
         names = ", ".join(sections[dotted(key)].model_fields)
         return f"is a section with its own keys ({names}), not {_shown(value)}"
+    if kind == "union_tag_not_found":
+        return "is required"
+    if kind == "union_tag_invalid":
+        choices = " or ".join(choice.strip(" '") for choice in context["expected_tags"].split(","))
+        return f"must be {choices}, not {context['tag']!r}"
     if kind in _WANTED:
         return f"{_WANTED[kind]}{nullable}, not {_shown(value)}"
     if kind in ("literal_error", "enum"):

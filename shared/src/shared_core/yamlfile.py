@@ -32,6 +32,9 @@ _RESOLVERS = {
     ),
 }
 
+_SCALAR_TAGS = {*_RESOLVERS, "tag:yaml.org,2002:str"}
+_LINE_BREAKS = re.compile("[\x85\u2028\u2029\ufeff]")  # PyYAML writes these unescaped outside double quotes
+
 
 class _Loader(yaml.SafeLoader):
     """Plain scalars as in YAML 1.2's core schema, less its octal and hexadecimal numbers."""
@@ -44,6 +47,13 @@ class _Dumper(yaml.SafeDumper):
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
+
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        style = '"' if _LINE_BREAKS.search(data) else None
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
 
 
 for _tag, (_pattern, _first) in _RESOLVERS.items():
@@ -101,7 +111,7 @@ def parse(text: str, path: Path | None = None) -> Document:
         raise UserError(f"{name}:{mark.line + 1 if mark else 1}: {_explain(error)}") from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        raise UserError(f"{name}:{line}: character U+{ord(str(error.character)):04X} is not allowed in YAML") from None
+        raise UserError(f"{name}:{line}: character U+{int(error.character):04X} is not allowed in YAML") from None
     except RecursionError:
         raise UserError(f"{name}: nested too deeply") from None
     if reader.problems:
@@ -133,7 +143,7 @@ class _Reader:
         self._nodes += 1
         if self._nodes > MAX_NODES:
             raise UserError(f"{self.name}: expands to more than {MAX_NODES} values; this is no configuration")
-        if isinstance(node, yaml.ScalarNode):
+        if isinstance(node, yaml.ScalarNode) and node.tag in _SCALAR_TAGS:
             return self.loader.construct_object(node)
         if id(node) in self._open:
             raise UserError(f"{self.name}:{node.start_mark.line + 1}: an alias that contains itself")
@@ -152,7 +162,7 @@ class _Reader:
         first: dict[str | int, int] = {}
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
-            name = self.loader.construct_object(key_node) if isinstance(key_node, yaml.ScalarNode) else None
+            name = self.value(key_node, parent) if isinstance(key_node, yaml.ScalarNode) else None
             if isinstance(name, bool) or not isinstance(name, str | int):
                 self.problems.append(f"{self.name}:{line}: a key must be a word, not {_kind(name)}")
                 continue

@@ -35,9 +35,9 @@ def verb_help(app: App, verb: Verb, flags: Flags, source: str | None) -> str:
     defaults, of = _defaults(app, source)
     lines = [f"usage: {app.command} {verb.name} {_positional(flags)}[--config PRESET|FILE] [--section.key VALUE ...]"]
     lines += ["", verb.help, "", "general:"]
-    names = ", ".join(configuration.preset_names(app.presets()))
+    names = ", ".join(configuration.preset_names(app.presets())) or "none"
     given = f" [{source}]" if source else ""
-    lines += _row("  -c, --config PRESET|FILE", f"a preset ({names}) or a YAML file{given}", _FLAG_COLUMN)
+    lines += _row("  -c, --config PRESET|FILE", f"a preset or a YAML file; presets: {names}{given}", _FLAG_COLUMN)
     lines += _row("  --print-config", "print the whole configuration as YAML and stop", _FLAG_COLUMN)
     lines += _row("  -h, --help", "this text", _FLAG_COLUMN)
     if flags.option_leaves:

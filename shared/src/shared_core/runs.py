@@ -83,13 +83,15 @@ def open_for_training(app: App, config: RunConfig, runtime: Runtime) -> RunDir:
     """
     from shared_core import records
 
-    path = ""
+    path, name = "", config.name or DEFAULT_NAME
+    config = config.model_copy(update={"name": name})
     if runtime.is_main:
-        run = records.RunDir.open(config.paths.runs, app.package, config.name or DEFAULT_NAME, config.training.resume)
+        run = records.RunDir.open(config.paths.runs, app.package, name, config.training.resume)
         try:
             _refuse_other_configuration(run, config)
             run.write_config(configuration.to_yaml(config))
-            run.write_run({"package": app.package, "argv": sys.argv, **origin(app), **runtime.describe()})
+            command = [app.command, *sys.argv[1:]]
+            run.write_run({"package": app.package, "argv": command, **origin(app), **runtime.describe()})
         except UserError:
             run.close()
             raise
@@ -133,7 +135,7 @@ def origin(app: App) -> dict[str, Any]:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return {"versions": versions, "platform": platform.platform(), "commit": _commit(app.presets())}
+    return {"versions": versions, "platform": platform.platform(), "commit": _commit(app.presets().parent)}
 
 
 def _commit(folder: Path) -> str | None:

@@ -65,7 +65,7 @@ class ExportOptions(RunOptions):
 
 def train(app: App, config: RunConfig, options: None) -> int:
     """Train, or go on with an unfinished run of that name; ends with a report."""
-    from shared_core import report, signals, trainer
+    from shared_core import signals, trainer
     from shared_core.runtime import Runtime
 
     runtime = Runtime.start(config.runtime, config.seed, config.training.accumulation)
@@ -81,6 +81,8 @@ def train(app: App, config: RunConfig, options: None) -> int:
         run.status(outcome.state, step=outcome.step, best=outcome.best)
         print(f"{outcome.state} at step {outcome.step}: {run.path}")
         if outcome.state == "finished":
+            from shared_core import report  # matplotlib takes a second to import
+
             print(report.write([run.path], headline=app.headline))
     return signals.EXIT_PREEMPTED if outcome.state == "preempted" else 0
 

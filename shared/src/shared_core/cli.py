@@ -98,7 +98,7 @@ class App:
             print(verb_help(self, verb, flags, source))
             return 0
         config, options = self._configure(schema, options_schema, flags, split, source)
-        if isinstance(options, RunOptions) and "config" not in split.special:
+        if isinstance(options, RunOptions) and not ("config" in split.special and options.is_explicit):
             stored = self._stored(config, options)
             if stored is not None:
                 config, options = self._configure(schema, options_schema, flags, split, stored)

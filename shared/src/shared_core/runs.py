@@ -30,10 +30,19 @@ _RECORDED = ("torch", "accelerate", "numpy", "safetensors", "pydantic")
 
 
 class RunOptions(Section):
-    """Which run a verb is about. `App` gives such a verb the configuration which that run was trained with."""
+    """Which run a verb is about.
+
+    `App` gives such a verb the configuration that the run was trained with, flags on top. A --config only names the run
+    then, unless --run or --checkpoint name one as well.
+    """
 
     run: str | None = Field(None, description=WHICH_RUN)
     checkpoint: str = Field("best", description="best, latest, or the folder of a checkpoint")
+
+    @property
+    def is_explicit(self) -> bool:
+        """Whether the options themselves say which run is meant."""
+        return self.run is not None or self.checkpoint not in ("best", "latest")
 
 
 def locate(app: App, config: RunConfig, options: RunOptions | None = None, name: str | None = None) -> RunDir:
@@ -106,36 +115,31 @@ def open_for_training(app: App, config: RunConfig, runtime: Runtime) -> RunDir:
 
 
 def headline(app: App, run: RunDir) -> str:
-    """The headline number of a run's evaluation on test data (else validation data) beside its baselines."""
-    from shared_core import records
+    """The number that a run's report opens with, a line for each baseline below it."""
+    from shared_core.report import data
 
-    found = records.read_evaluations(run)
-    if not found:
+    found = data.load(run.path)
+    name = found.headline(app.headline)
+    if found.split is None or name is None:
         return "not evaluated"
-    split = min(found, key=lambda name: (not name.startswith("test"), name))
-    name = found[split].get("headline", app.headline)
-    lines = [f"{name} on {split}: {_estimate(found[split]['metrics'][name])}"]
-    for title, baseline in found[split].get("baselines", {}).items():
-        if name in baseline:
-            lines.append(f"  baseline {title}: {_estimate(baseline[name])}")
+    lines = [f"{name} on {found.split}: {found.estimate(found.split, name)}"]
+    for title, (estimate, _) in found.baselines(found.split, name).items():
+        lines.append(f"  baseline {title}: {estimate}")
     return "\n".join(lines)
 
 
-def _estimate(metric: Mapping[str, Any]) -> str:
-    if metric.get("low") is None:
-        return f"{metric['value']:.4g}"
-    return f"{metric['value']:.4f} [{metric['low']:.4f}, {metric['high']:.4f}] (n={metric.get('n', '?')})"
-
-
 def origin(app: App) -> dict[str, Any]:
-    """Versions, machine and git commit, for run.json."""
+    """Versions, machine, git commit and what came from the Hub, for run.json."""
+    from shared_core import hub
+
     versions = {"python": platform.python_version()}
     for package in (app.package, "shared-core", *_RECORDED):
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return {"versions": versions, "platform": platform.platform(), "commit": _commit(app.presets().parent)}
+    found: dict[str, Any] = {"versions": versions, "platform": platform.platform()}
+    return {**found, "commit": _commit(app.presets().parent), "from_hub": hub.used()}
 
 
 def _commit(folder: Path) -> str | None:

@@ -1,82 +1,15 @@
-"""The generator: the course's files bit for bit, and the properties every pair has."""
+"""The generator: the properties every pair has. That it makes the course's very files: `test_pair_prepare`."""
 
-import hashlib
-import os
 import random
-from collections.abc import Callable
-from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pair_compare_stacking import generator, pairfile
+from pair_compare_stacking import generator
 from pair_compare_stacking.generator import degrade, digit_prior, draw_digits, sample_pairs
 from shared_core.errors import UserError
-
-# Of the course's files: settings, git blob id, and SHA-256 of what the arrays x and y hold. The course's CSV of public
-# labels is not part of them, so that the last hash of `public` is of the labels this generator derives.
-COURSE = {
-    "train": (
-        50_000,
-        42,
-        "8c2c3cf8c084accd470863afafc6a68172a5194b",
-        "36ec7f129b771c8b66ffe07c680347b34e41a248c52d58795f04c7138ae8f64d",
-        "923ed2a0643c14838d5213d2643bed39128d802b5e09b88fc3872a727196a71b",
-    ),
-    "val": (
-        10_000,
-        43,
-        "ec4c09d387e9279034687e96acb95ab54836c257",
-        "d7435c974f5a97cf0cd4c21090d93296ae25fbd70d0a5aee2a49210b3b298e40",
-        "367df002f5749790b9d0cf7165d639f39c10d11d6faaf1a03e8b4212dbbf95df",
-    ),
-    "test_public": (
-        2_000,
-        44,
-        "ebd4dc722ccaa70d59fef3adcb2bb3946602bf68",
-        "1f5f67c457be47ddc66a1dc35d3ba3613f11694a0e58bd04c61806a3371cea4d",
-        "3658216709cdd9010f0583629d003fc682b87a76d1963134be24ba728eb76610",
-    ),
-}
-COURSE_VERSIONS = {"pillow": "13.0.0", "numpy": "2.4.6"}
-
-
-@pytest.fixture(scope="module")
-def mnist() -> dict[str, np.ndarray]:
-    path = Path(os.environ.get("TEST_DATA_DIR", "")) / "mnist" / "mnist.npz"
-    if "TEST_DATA_DIR" not in os.environ or not path.exists():
-        pytest.skip("set TEST_DATA_DIR to a folder with mnist/mnist.npz to check the course's files")
-    with np.load(path) as archive:
-        return {key: archive[key] for key in archive.files}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", COURSE)
-def test_the_courses_files_come_out_byte_for_byte(name: str, mnist: dict, tmp_path: Path, blob_id: Callable) -> None:
-    n, seed, blob, x_hash, y_hash = COURSE[name]
-    part = "e" if name == "test_public" else "t"
-    pairs = sample_pairs(mnist[f"X{part}"], mnist[f"Y{part}"], n, seed, weight_diff1=0.8, severity=6)
-    assert hashlib.sha256(pairs.x.tobytes()).hexdigest() == x_hash
-    assert hashlib.sha256(pairs.y.tobytes()).hexdigest() == y_hash
-    if {package: version(package) for package in COURSE_VERSIONS} == COURSE_VERSIONS:  # else only the content counts
-        ids = np.array([f"PUB_{row:07d}" for row in range(n)])
-        content = pairfile.PairFile(pairs.x, ids=ids) if name == "test_public" else pairfile.PairFile(pairs.x, pairs.y)
-        pairfile.write(tmp_path / "file.npz", content)
-        assert blob_id(tmp_path / "file.npz") == blob
-
-
-@pytest.fixture
-def blob_id() -> Callable[[Path], str]:
-    """git's id of a file, computed apart from the code under test."""
-
-    def compute(path: Path) -> str:
-        data = path.read_bytes()
-        return hashlib.sha1(b"blob " + str(len(data)).encode() + b"\0" + data).hexdigest()
-
-    return compute
 
 
 def digits(per_class: int = 3) -> tuple[np.ndarray, np.ndarray]:

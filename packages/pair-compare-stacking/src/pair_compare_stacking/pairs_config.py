@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from shared_core.settings import Section
 
-_SEED = {"ge": 0, "lt": 2**31}
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class Data(Section):
@@ -38,15 +38,15 @@ class Data(Section):
     weight_diff1: float = Field(0.8, ge=0, le=1, description="probability that the two digits are drawn as neighbours")
     n_train: int = Field(2_000, ge=2, description="pairs in train.npz")
     n_val: int = Field(1_000, ge=2, description="pairs in val.npz")
-    n_test_public: int = Field(1_000, ge=2, description="pairs in test_public.npz, which holds no labels")
+    n_test_public: int = Field(2_000, ge=2, description="pairs in test_public.npz, which holds no labels")
     n_test_disjoint: int = Field(
         0, ge=0, description="pairs in test_disjoint.npz: labelled, from test images that no other file uses"
     )
-    train_seed: int = Field(42, **_SEED, description="seed of train.npz")
-    val_seed: int = Field(43, **_SEED, description="seed of val.npz")
-    test_public_seed: int = Field(44, **_SEED, description="seed of test_public.npz")
-    test_disjoint_seed: int = Field(46, **_SEED, description="seed of test_disjoint.npz")
-    split_seed: int = Field(0, **_SEED, description="seed of the split of source images under protocol disjoint")
+    train_seed: Seed = Field(42, description="seed of train.npz")
+    val_seed: Seed = Field(43, description="seed of val.npz")
+    test_public_seed: Seed = Field(44, description="seed of test_public.npz")
+    test_disjoint_seed: Seed = Field(46, description="seed of test_disjoint.npz")
+    split_seed: Seed = Field(0, description="seed of the split of source images under protocol disjoint")
 
     @property
     def folder(self) -> str:

@@ -1,0 +1,295 @@
+"""The verb `prepare`: single digits -> a prepared set of pairs.
+
+A prepared set is a folder with the files of pairs (`pairfile`), ``pool.npz`` (images, labels, ids: the single digits
+that a training stream may use, namely those of the train pool that no half of val was made of),
+``test_public_labels.csv`` and ``dataset.json``, which is written last. Until then ``prepare.json`` lists the files that
+are finished, so that an interrupted run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import Field
+
+from pair_compare_stacking import pairfile, submission
+from pair_compare_stacking.generator import SIDE, sample_pairs
+from pair_compare_stacking.pairs_config import Data
+from pair_compare_stacking.sources import Pool, Source, load_source
+from shared_core import files, prepared, progress, splits
+from shared_core.errors import UserError
+from shared_core.settings import Section
+
+if TYPE_CHECKING:
+    from pair_compare_stacking.config import Config
+    from shared_core.cli import App
+
+PACKAGE = "pair-compare-stacking"
+GENERATOR = 1  # raise it when the same settings give other files
+VAL_SHARE = 1 / 6  # of the train pool's images, under protocol disjoint
+RECORD = "prepare.json"
+POOL = "pool.npz"
+LABELS = "test_public_labels.csv"
+
+
+class Options(Section):
+    """Flags of `prepare` beside the data section."""
+
+    sample: bool = Field(False, description="the embedded default: scikit-learn's digits, small files")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file of pairs to be made."""
+
+    name: str  # train: train.npz
+    pool: str  # train or test
+    n: int
+    seed: int
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Every file this part writes; the public test's labels lie apart from its pictures."""
+        labels = (LABELS,) if self.name == "test_public" else ()
+        return (f"{self.name}.npz", f"{self.name}.truth.npz", *labels)
+
+
+def run(app: App, config: Config, options: Options | None) -> int:
+    """Prepare the set that the data section describes."""
+    data = config.data.sample() if options is not None and options.sample else config.data
+    prepare(data, config.paths.data / PACKAGE / data.folder, bar=config.logging.progress)
+    return 0
+
+
+def prepare(data: Data, folder: Path, bar: bool = True) -> dict[str, Any]:
+    """Write the set into `folder`, or what is missing of it; returns its manifest.
+
+    Raises UserError for an unusable source, a folder with files of pairs that `prepare` did not write, and a full disk.
+    """
+    source = load_source(data.source, data.path)
+    origin = {"train images": f"sha256:{source.train.sha256()}", "test images": f"sha256:{source.test.sha256()}"}
+    mark = prepared.fingerprint(origin, settings(data))
+    parts = _parts(data)
+    finished = _finished(folder, mark)
+    todo = [part for part in parts if not set(part.files) <= set(finished)]
+    if not todo and POOL in finished and prepared.is_current(folder, mark):
+        progress.message(f"{folder}: up to date")
+        return prepared.read_manifest(folder)
+    _announce(folder, mark, origin, data, finished)
+    files.require_space(folder, _bytes(todo, source), "the data set")
+    _clear(folder, mark, finished)
+    with progress.Bar(sum(part.n for part in todo), bar, "preparing pairs") as line:
+        done = 0
+
+        def advance(pairs: int) -> None:
+            nonlocal done
+            done += pairs
+            line.update(done)
+
+        for part in todo:
+            _make(part, data, source, folder, advance)
+            finished |= {name: files.sha256(folder / name) for name in part.files}
+            _write_record(folder, mark, finished)
+    _write_pool(source.train, folder)
+    return _finish(data, folder, parts, mark, origin)
+
+
+def settings(data: Data) -> dict[str, Any]:
+    """What the content of the files depends on, besides the source's images."""
+    return {"generator": GENERATOR, **data.model_dump(mode="json", exclude={"name", "path"})}
+
+
+def require(config: Config) -> Path:
+    """The folder of the configuration's prepared set.
+
+    Raises UserError where it is not there, or was prepared with other settings; the source is not looked at.
+    """
+    folder = config.paths.data / PACKAGE / config.data.folder
+    there, wanted = prepared.read_manifest(folder)["settings"], settings(config.data)
+    changed = [
+        f"{key} {there.get(key)} instead of {wanted.get(key)}"
+        for key in {**wanted, **there}
+        if there.get(key) != wanted.get(key)
+    ]
+    if changed:
+        raise UserError(f"{folder}: prepared with {', '.join(changed)}; run `prepare` again or set data.name")
+    return folder
+
+
+def _parts(data: Data) -> list[Part]:
+    parts = [
+        Part("train", "train", data.n_train, data.train_seed),
+        Part("val", "train", data.n_val, data.val_seed),
+        Part("test_public", "test", data.n_test_public, data.test_public_seed),
+        Part("test_disjoint", "test", data.n_test_disjoint, data.test_disjoint_seed),
+    ]
+    return [part for part in parts if part.n]
+
+
+def _bytes(todo: list[Part], source: Source) -> int:
+    """Upper bound of what will be written: noise hardly compresses."""
+    return sum(part.n for part in todo) * (2 * SIDE * SIDE + 100) + source.train.images.nbytes
+
+
+# What is there already
+
+
+def _finished(folder: Path, mark: str) -> dict[str, str]:
+    """SHA-256 of the files in `folder` that belong to this very set and are whole."""
+    listed: dict[str, str] = {}
+    with contextlib.suppress(UserError):
+        manifest = prepared.read_manifest(folder)
+        if manifest["fingerprint"] == mark:
+            listed = {name: entry["sha256"] for name, entry in manifest["files"].items()}
+    record = _read_record(folder)
+    if not listed and record is not None and record["fingerprint"] == mark:
+        listed = record["files"]
+    return {
+        name: digest
+        for name, digest in listed.items()
+        if name in _all_files() and (folder / name).is_file() and files.sha256(folder / name) == digest
+    }
+
+
+def _announce(folder: Path, mark: str, origin: Mapping[str, str], data: Data, finished: Mapping[str, str]) -> None:
+    """Say what is stale, damaged or already done. Raises UserError where the folder's files are somebody else's."""
+    strangers = [name for name in _all_files() if (folder / name).exists()]
+    record = _read_record(folder)
+    if (folder / prepared.NAME).exists():
+        try:
+            reasons = prepared.changes(folder, origin, settings(data))
+        except UserError:
+            reasons = [f"{prepared.NAME} is damaged"]
+        reasons = reasons or [f"{name} is damaged" for name in strangers if name not in finished]
+        progress.message(f"{folder}: stale, preparing it again: {'; '.join(reasons) or 'files are missing'}")
+    elif record is not None and record["fingerprint"] == mark:
+        progress.message(f"{folder}: going on, finished before: {', '.join(sorted(finished)) or 'nothing'}")
+    elif record is not None:
+        progress.message(f"{folder}: dropping an unfinished set of other settings or sources")
+    elif strangers:
+        raise UserError(f"{folder}: holds {strangers[0]}, which `prepare` did not write: move it or set data.name")
+
+
+def _clear(folder: Path, mark: str, finished: Mapping[str, str]) -> None:
+    """From here on the folder is an unfinished set with `finished` in it, and with nothing else of ours."""
+    _write_record(folder, mark, finished)
+    (folder / prepared.NAME).unlink(missing_ok=True)
+    for name in _all_files():
+        for torn in folder.glob(f".{name}.tmp-*"):  # left by a kill in the middle of a write
+            torn.unlink()
+        if name not in finished:
+            (folder / name).unlink(missing_ok=True)
+
+
+def _all_files() -> list[str]:
+    every = _parts(Data(n_test_disjoint=1))
+    return [name for part in every for name in part.files] + [POOL]
+
+
+def _write_record(folder: Path, mark: str, finished: Mapping[str, str]) -> None:
+    files.atomic_write(folder / RECORD, json.dumps({"fingerprint": mark, "files": dict(finished)}, indent=1) + "\n")
+
+
+def _read_record(folder: Path) -> dict[str, Any] | None:
+    try:
+        record = json.loads((folder / RECORD).read_text())
+    except (OSError, ValueError):
+        return None
+    known = isinstance(record, dict) and isinstance(record.get("files"), dict) and "fingerprint" in record
+    return record if known else None
+
+
+# Making what is not there
+
+
+def _make(part: Part, data: Data, source: Source, folder: Path, advance: Callable[[int], None]) -> None:
+    """Generate and write one part."""
+    pool: Pool = getattr(source, part.pool)
+    rows = _rows(part, data, pool, folder)
+    chosen = pool.take(rows)
+    try:
+        pairs = sample_pairs(chosen.images, chosen.labels, part.n, part.seed, data.weight_diff1, data.severity, advance)
+    except UserError as error:
+        raise UserError(f"{part.name}.npz: {error}; {len(rows)} source images are left for this file") from error
+    truth = pairfile.Truth(pairs.digits, chosen.ids[pairs.sources], rows[pairs.sources].astype(np.int32), part.pool)
+    path = folder / f"{part.name}.npz"
+    if part.name != "test_public":
+        pairfile.write(path, pairfile.PairFile(pairs.x, pairs.y, truth=truth))
+        return
+    ids = np.array([f"PUB_{row:07d}" for row in range(part.n)])
+    pairfile.write(path, pairfile.PairFile(pairs.x, ids=ids, truth=truth))
+    submission.write(folder / LABELS, ids, pairs.y)
+
+
+def _rows(part: Part, data: Data, pool: Pool, folder: Path) -> np.ndarray:
+    """Rows of its pool that the part's pairs may be drawn from.
+
+    The course draws train and val from one pool, and `test_disjoint` then takes what public left over. Otherwise the
+    train pool is split between train and val, and the test pool between the two test files where both are wanted.
+    """
+    everything = np.arange(len(pool))
+    if data.protocol == "course":
+        if part.name != "test_disjoint":
+            return everything
+        return np.setdiff1d(everything, pairfile.read_truth(folder / "test_public.npz").rows)
+    if part.pool == "test" and not data.n_test_disjoint:
+        return everything
+    train, test = {"train": 1 - VAL_SHARE, "val": VAL_SHARE}, {"test_public": 0.5, "test_disjoint": 0.5}
+    return splits.stratified(pool.labels, train if part.pool == "train" else test, data.split_seed)[part.name]
+
+
+def _write_pool(pool: Pool, folder: Path) -> None:
+    held_out = pairfile.read_truth(folder / "val.npz").rows
+    kept = pool.take(np.setdiff1d(np.arange(len(pool)), held_out))
+    with files.atomic_path(folder / POOL) as temporary, temporary.open("wb") as stream:
+        np.savez_compressed(stream, images=kept.images, labels=kept.labels, ids=kept.ids)
+
+
+def _finish(data: Data, folder: Path, parts: list[Part], mark: str, origin: Mapping[str, str]) -> dict[str, Any]:
+    """Look for leaks, write the manifest, and drop the record that stood in for it."""
+    truths = {part.name: pairfile.read_truth(folder / f"{part.name}.npz") for part in parts}
+    if data.protocol == "disjoint":
+        splits.check_disjoint({name: truth.sources.ravel().tolist() for name, truth in truths.items()}, "source images")
+    leaks = _leaks(truths)
+    for what, share in leaks.items():
+        if share:
+            progress.message(f"{share:.1%} of the {what} (protocol {data.protocol})")
+    counts = {
+        "pairs": {name: _summary(truth) for name, truth in truths.items()},
+        "leaks": leaks,
+        "made_with": {name: version(name) for name in ("numpy", "pillow")},
+    }
+    names = [name for part in parts for name in part.files] + [POOL]
+    prepared.write_manifest(folder, mark, origin, settings(data), counts, names)
+    (folder / RECORD).unlink(missing_ok=True)
+    progress.message(f"{folder}: {', '.join(f'{part.name} {part.n:,}' for part in parts)} pairs")
+    return prepared.read_manifest(folder)
+
+
+def _summary(truth: pairfile.Truth) -> dict[str, Any]:
+    left, right = truth.digits.T.astype(int)
+    return {
+        "n": len(left),
+        "left_larger": int((left > right).sum()),
+        "neighbours": round(float((abs(left - right) == 1).mean()), 4),
+        "source_images": len(np.unique(truth.sources)),
+    }
+
+
+def _leaks(truths: Mapping[str, pairfile.Truth]) -> dict[str, float]:
+    """For every two files, the share of the second's halves whose source image the first uses as well."""
+    names = list(truths)
+    return {
+        f"halves of {second} show a source image of {first}": round(
+            float(np.isin(truths[second].sources, truths[first].sources).mean()), 4
+        )
+        for index, first in enumerate(names)
+        for second in names[index + 1 :]
+    }

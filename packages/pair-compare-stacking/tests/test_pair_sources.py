@@ -130,6 +130,15 @@ def test_mnist_lies_at_its_path_or_on_the_hub(as_hub: dict, tmp_path: Path) -> N
     assert load_source("mnist").name == "mnist" and as_hub["asked"][0][0] == "ylecun/mnist"
 
 
+def test_without_the_hub_a_local_copy_is_proposed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def dataset(name: str, revision: str | None) -> dict:
+        raise UserError("the Hub cannot be reached")
+
+    monkeypatch.setattr(hub, "dataset", dataset)
+    with pytest.raises(UserError, match=r"cannot be reached; or set data\.path to a local copy"):
+        load_source("mnist")
+
+
 def test_every_container_of_the_same_digits_has_one_fingerprint(tmp_path: Path) -> None:
     for name in ("idx", "png"):
         (tmp_path / name).mkdir()

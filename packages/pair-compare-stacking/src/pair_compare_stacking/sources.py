@@ -65,7 +65,12 @@ def load_source(source: str, path: str | None = None) -> Source:
     Raises UserError for anything missing, damaged or of another shape.
     """
     if source == "mnist":
-        return _load(path or HUB_MNIST, "mnist")
+        if path is not None:
+            return _load(path, "mnist")
+        try:
+            return _load(HUB_MNIST, "mnist")
+        except UserError as error:
+            raise UserError(f"{error}; or set data.path to a local copy") from error
     if path is not None:
         raise UserError(f"data.path {path} goes with source mnist only: leave it out, or give the path as the source")
     if source == "digits":

@@ -4,6 +4,9 @@
 set shell := ["bash", "-euo", "pipefail", "-c"]
 set positional-arguments
 
+# the packages are installed uncompiled, which is quicker; what is imported is compiled and kept at its first import
+unexport PYTHONDONTWRITEBYTECODE
+
 venv := env("VIRTUAL_ENV", justfile_directory() / ".venv")
 python := venv / "bin/python"
 packages := "timeseries-dualmodal retina-diffusion pair-compare-stacking mabe-behavior multimodal-fusion"

@@ -10,6 +10,7 @@ One checkpoint is one folder::
         state.json                   all else: parameter groups, schedule, position in the data, best value
         rng-00000.safetensors        random state of process 0, one file per process
         manifest.json                written last: sizes and SHA-256 of all of them, configuration, topology, versions
+                                     (under FSDP, instead of the first three: shards/, written by all processes)
       latest                         text: name of the newest checkpoint
       best                           text: name of the best one
 
@@ -36,7 +37,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from shared_core import files, manifest, tensorfile
 from shared_core.errors import UserError
@@ -44,6 +45,7 @@ from shared_core.manifest import read as read_manifest
 from shared_core.manifest import verify
 from shared_core.rng import rng_state, set_rng_state
 from shared_core.tensorfile import Tensors
+from shared_core.weights import load_weights
 
 __all__ = ["Checkpoints", "State", "load_weights", "read_manifest", "rng_state", "set_rng_state", "verify"]
 
@@ -150,47 +152,44 @@ class Checkpoints:
         if what == "never":
             return None, []
         if what == "auto":
-            found, skipped = self._newest_good()
-        elif _is_checkpoint(path := Path(what)):
-            found, skipped = path, []
-            _require_good(path)
+            found, damaged = manifest.newest_good(self.folder)
+        elif manifest.is_checkpoint(path := Path(what)):
+            found, damaged = path, {}
+            manifest.require_good(path)
         else:
-            found, skipped = Checkpoints(_checkpoints_folder(path))._newest_good()
+            found, damaged = manifest.newest_good(manifest.checkpoints_folder(path))
             if found is None:
-                reason = "; ".join(skipped) or "holds no checkpoint"
+                reason = "; ".join(f"{bad.name}: {why}" for bad, why in damaged.items()) or "holds no checkpoint"
                 raise UserError(f"{path}: {reason}; give another path or use `auto`")
         self._verified = found
-        return found, skipped
+        self._damaged |= damaged.keys()
+        return found, [f"skipped {bad.name}: {why}" for bad, why in damaged.items()]
 
-    def _newest_good(self) -> tuple[Path | None, list[str]]:
-        skipped: list[str] = []
-        for path, _ in manifest.newest_first(self.folder):
-            reason = verify(path)
-            if reason is None:
-                return path, skipped
-            self._damaged.add(path)
-            skipped.append(f"skipped {path.name}: {reason}")
-        return None, skipped
-
-    def load(self, path: Path) -> State:
+    def load(self, path: Path, into: State | None = None) -> State:
         """The state in a checkpoint, on the CPU, with this process's own random state.
+
+        Args:
+            into: needed for a sharded checkpoint, whose tensors are read into those of this state; it must have all
+                of them (`get_optimizer_state_dict` makes an optimizer's before its first step). All processes
+                call this together.
 
         Raises:
             UserError: the files do not match the manifest.
         """
         path = Path(path)
         if path != self._verified:
-            _require_good(path)
+            manifest.require_good(path)
         listed = read_manifest(path)["files"]
-        rng_name = _rng_name(self.rank)
         structure = json.loads((path / "state.json").read_text())
-        state = tensorfile.join(structure, tensorfile.read(path / "optimizer.safetensors")[0])
-        return State(
-            model=tensorfile.read(path / "model.safetensors")[0],
-            ema=tensorfile.read(path / "ema.safetensors")[0] if "ema.safetensors" in listed else None,
-            rng=(tensorfile.read_tree(path / rng_name) or None) if rng_name in listed else None,
-            **state,
-        )
+        if "optimizer.safetensors" in listed:
+            state = tensorfile.join(structure, tensorfile.read(path / "optimizer.safetensors")[0])
+            state["model"] = tensorfile.read(path / "model.safetensors")[0]
+            state["ema"] = tensorfile.read(path / "ema.safetensors")[0] if "ema.safetensors" in listed else None
+        else:
+            state = _load_shards(path, structure, into)
+        rng_name = _rng_name(self.rank)
+        rng = (tensorfile.read_tree(path / rng_name) or None) if rng_name in listed else None
+        return State(**state, rng=rng)
 
     def _rotate(self) -> None:
         """Remove old checkpoints. Damaged ones are left for their owner to look at, and do not count as kept."""
@@ -209,7 +208,7 @@ class Checkpoints:
 
     def best(self) -> Path | None:
         """The checkpoint saved last with ``best=True``, or None."""
-        return next((path for path, about in manifest.newest_first(self.folder) if about and about["best"]), None)
+        return manifest.best(self.folder)
 
     def clean(self) -> None:
         """Remove what a killed save or rotation left behind. Only the process that trains may do this."""
@@ -245,9 +244,19 @@ class _Save:
         """Each process writes its random state, and process 0 the rest."""
         if self.temporary is None:
             self.temporary = _await(self._made_by_another, f"{self.folder}: the folder that process 0 made")
-        self._write(_rng_name(self.rank), lambda path: tensorfile.write_tree(path, self.state.rng or {}))
-        if self.rank == 0:
+        structure, tensors = tensorfile.split(_shared(self.state))
+        if any(hasattr(tensor, "placements") for tensor in tensors.values()):  # a DTensor
+            from shared_core import sharded
+
+            # First of all: no process may fail before the others wait for it.
+            names = sharded.save_sharded(self.temporary / "shards", tensors)
+            self.names += [f"shards/{name}" for name in names]
+            _boundary("shards written")
+            if self.rank == 0:
+                self._write("state.json", lambda path: path.write_text(_json(structure)))
+        elif self.rank == 0:
             self._write_shared()
+        self._write(_rng_name(self.rank), lambda path: tensorfile.write_tree(path, self.state.rng or {}))
         # Flushing waits for the disk and hashing for the processor: do both for all files at a time.
         with ThreadPoolExecutor(max_workers=4) as pool:
             entries = pool.map(manifest.entry, [self.temporary / name for name in self.names])
@@ -258,7 +267,7 @@ class _Save:
             _boundary("record written")
 
     def _write_shared(self) -> None:
-        """What is the same in all processes."""
+        """What is the same in all processes, unless it is sharded."""
         state = self.state
         self._write("model.safetensors", lambda path: tensorfile.write(path, state.model))
         if state.ema is not None:
@@ -266,8 +275,7 @@ class _Save:
             self._write("ema.safetensors", lambda path: tensorfile.write(path, ema))
         structure, tensors = tensorfile.split({"optimizers": state.optimizers, "extra": state.extra})
         self._write("optimizer.safetensors", lambda path: tensorfile.write(path, tensors))
-        text = json.dumps(structure, indent=1, allow_nan=False)
-        self._write("state.json", lambda path: path.write_text(text))
+        self._write("state.json", lambda path: path.write_text(_json(structure)))
 
     def publish(self) -> None:
         """Process 0 writes the manifest, gives the folder its final name, moves the pointers and rotates."""
@@ -282,6 +290,8 @@ class _Save:
         manifest.write(self.temporary, sequence, about, self.files)
         _boundary("manifest written")
         files.sync(self.temporary / "manifest.json")
+        if (self.temporary / "shards").is_dir():
+            files.sync(self.temporary / "shards")
         files.sync(self.temporary)
         _boundary("manifest flushed")
         matches = [match for path, _ in existing if (match := manifest.match(path))]
@@ -344,56 +354,6 @@ class _Save:
         )
 
 
-def _require_good(path: Path) -> None:
-    reason = verify(path)
-    if reason is not None:
-        raise UserError(f"{path}: {reason}; give another checkpoint or use `auto`")
-
-
-def load_weights(path: Path, which: Literal["model", "ema", "auto"] = "auto") -> Tensors:
-    """The weights in a checkpoint, a run (its best checkpoint, else its newest), or a `.safetensors` file.
-
-    Args:
-        path: also a folder with a bare ``model.safetensors``, as `pull` makes it.
-        which: ``auto``: the averaged weights where there are any.
-
-    Raises:
-        UserError: there are no such weights, or the file is damaged.
-    """
-    path = Path(path)
-    if path.is_file():
-        return tensorfile.read(path)[0]
-    bare = path / "model.safetensors"
-    if bare.is_file() and not (path / "manifest.json").exists() and not manifest.match(path):
-        return tensorfile.read(bare)[0]
-    if not _is_checkpoint(path):
-        checkpoints = Checkpoints(_checkpoints_folder(path))
-        found = checkpoints.best() or checkpoints.find("auto")[0]
-        if found is None:
-            raise UserError(f"{path}: holds no checkpoint and no model.safetensors; give a run or a checkpoint")
-        path = found
-    listed = read_manifest(path)["files"]
-    if which == "auto":
-        which = "ema" if "ema.safetensors" in listed else "model"
-    name = f"{which}.safetensors"
-    if name not in listed:
-        raise UserError(f"{path}: holds no averaged weights; train with training.ema_decay or ask for the model's own")
-    if reason := manifest.damage(path, name, listed[name]):
-        raise UserError(f"{path}: {reason}; give another checkpoint")
-    return tensorfile.read(path / name)[0]
-
-
-def _is_checkpoint(path: Path) -> bool:
-    return bool(manifest.match(path)) or (path / "manifest.json").is_file()
-
-
-def _checkpoints_folder(path: Path) -> Path:
-    """The folder of checkpoints of a run, or the path itself."""
-    if not path.is_dir():
-        raise UserError(f"{path}: no such checkpoint or run; check the path")
-    return path / "checkpoints" if (path / "checkpoints").is_dir() else path
-
-
 def _rng_name(rank: int) -> str:
     return f"rng-{rank:05d}.safetensors"
 
@@ -402,10 +362,34 @@ def _record_name(rank: int) -> str:
     return f"record-{rank:05d}.json"
 
 
+def _shared(state: State) -> dict[str, Any]:
+    """All of a state but what each process has of its own."""
+    return {name: getattr(state, name) for name in ("model", "ema", "optimizers", "extra")}
+
+
 def _bytes(state: State) -> int:
     """Size of all tensors of a state."""
-    _, tensors = tensorfile.split([state.model, state.ema, state.optimizers, state.extra, state.rng])
-    return sum(tensor.nbytes for tensor in tensors.values())
+    return sum(tensor.nbytes for tensor in tensorfile.split(vars(state))[1].values())
+
+
+def _json(structure: Any) -> str:
+    return json.dumps(structure, indent=1, allow_nan=False)
+
+
+def _load_shards(path: Path, structure: dict[str, Any], into: State | None) -> dict[str, Any]:
+    if into is None:
+        raise UserError(f"{path}: is sharded; resume it with runtime.fsdp, or read its weights with `export`")
+    _, tensors = tensorfile.split(_shared(into))
+    wanted = tensorfile.names(structure)
+    if missing := wanted - tensors.keys():
+        raise UserError(
+            f"{path}: holds {min(missing)}, which this run does not have; was it written for another model?"
+        )
+    tensors = {name: tensors[name] for name in wanted}
+    from shared_core import sharded
+
+    sharded.load_sharded(path / "shards", tensors)
+    return dict(tensorfile.join(structure, tensors))
 
 
 def _await(look: Callable[[], Path | None], what: str) -> Path:

@@ -1,4 +1,4 @@
-"""The manifest of a checkpoint: what its files are, what made them, and whether they are still the same."""
+"""The manifests of checkpoints: what their files are, what made them, and whether they are still the same."""
 
 from __future__ import annotations
 
@@ -68,6 +68,17 @@ def verify(path: Path) -> str | None:
         return str(error).removeprefix(f"{path}: ")
 
 
+def require_good(path: Path) -> None:
+    """`verify`, as an error.
+
+    Raises:
+        UserError: the checkpoint is damaged.
+    """
+    reason = verify(path)
+    if reason is not None:
+        raise UserError(f"{path}: {reason}; give another checkpoint or use `auto`")
+
+
 def entry(file: Path) -> dict[str, Any]:
     """Flush a file; what a manifest says of it."""
     files.sync(file)
@@ -99,6 +110,38 @@ def newest_first(folder: Path) -> list[tuple[Path, dict[str, Any] | None]]:
             except UserError:
                 found.append((path, None))
     return sorted(found, key=lambda item: (item[1] is None, item[1]["sequence"] if item[1] else 0), reverse=True)
+
+
+def newest_good(folder: Path) -> tuple[Path | None, dict[Path, str]]:
+    """The newest checkpoint that verifies, or None, and those skipped on the way with what is wrong with them."""
+    damaged: dict[Path, str] = {}
+    for path, _ in newest_first(folder):
+        reason = verify(path)
+        if reason is None:
+            return path, damaged
+        damaged[path] = reason
+    return None, damaged
+
+
+def best(folder: Path) -> Path | None:
+    """The checkpoint last saved as the best, or None."""
+    return next((path for path, about in newest_first(folder) if about and about["best"]), None)
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a path is meant as one checkpoint (and not as a run or a folder of checkpoints)."""
+    return bool(match(path)) or (path / "manifest.json").is_file()
+
+
+def checkpoints_folder(path: Path) -> Path:
+    """The folder of checkpoints of a run, or the path itself.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    if not path.is_dir():
+        raise UserError(f"{path}: no such checkpoint or run; check the path")
+    return path / "checkpoints" if (path / "checkpoints").is_dir() else path
 
 
 def match(path: Path) -> re.Match[str] | None:

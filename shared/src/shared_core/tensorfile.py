@@ -149,6 +149,16 @@ def join(structure: Any, tensors: Tensors) -> Any:
     return {key: join(child, tensors) for key, child in structure.items()}
 
 
+def names(structure: Any) -> set[str]:
+    """The names of all tensors in what `split` returned first."""
+    if not isinstance(structure, list | dict):
+        return set()
+    if isinstance(structure, dict) and structure.keys() == {"$tensor"}:
+        return {structure["$tensor"]}
+    children = structure if isinstance(structure, list) else structure.values()
+    return set().union(*map(names, children))
+
+
 def _join(name: str, key: Any) -> str:
     return f"{name}.{key}" if name else str(key)
 

@@ -1,0 +1,63 @@
+"""Weights alone, out of whatever holds some: a checkpoint, a run, a pulled repository, a file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from shared_core import manifest, tensorfile
+from shared_core.errors import UserError
+from shared_core.tensorfile import Tensors
+
+
+def load_weights(path: Path, which: Literal["model", "ema", "auto"] = "auto") -> Tensors:
+    """The weights in a checkpoint, a run (its best checkpoint, else its newest), or a `.safetensors` file.
+
+    Args:
+        path: also a folder with a bare ``model.safetensors``, as `pull` makes it.
+        which: ``auto``: the averaged weights where there are any.
+
+    Raises:
+        UserError: there are no such weights, or the file is damaged.
+    """
+    path = Path(path)
+    if path.is_file():
+        return tensorfile.read(path)[0]
+    bare = path / "model.safetensors"
+    if bare.is_file() and not (path / "manifest.json").exists() and not manifest.match(path):
+        return tensorfile.read(bare)[0]
+    if not manifest.is_checkpoint(path):
+        folder = manifest.checkpoints_folder(path)
+        found = manifest.best(folder) or manifest.newest_good(folder)[0]
+        if found is None:
+            raise UserError(f"{path}: holds no checkpoint and no model.safetensors; give a run or a checkpoint")
+        path = found
+    listed = manifest.read(path)["files"]
+    if "model.safetensors" not in listed:
+        return _from_shards(path, which)
+    if which == "auto":
+        which = "ema" if "ema.safetensors" in listed else "model"
+    name = f"{which}.safetensors"
+    if name not in listed:
+        raise _no_averages(path)
+    if reason := manifest.damage(path, name, listed[name]):
+        raise UserError(f"{path}: {reason}; give another checkpoint")
+    return tensorfile.read(path / name)[0]
+
+
+def _from_shards(path: Path, which: Literal["model", "ema", "auto"]) -> Tensors:
+    from shared_core import sharded
+
+    manifest.require_good(path)
+    structure = json.loads((path / "state.json").read_text())
+    if which == "auto":
+        which = "model" if structure["ema"] is None else "ema"
+    if structure[which] is None:
+        raise _no_averages(path)
+    names = tensorfile.names(structure[which])
+    return dict(tensorfile.join(structure[which], sharded.read_whole(path / "shards", sorted(names))))
+
+
+def _no_averages(path: Path) -> UserError:
+    return UserError(f"{path}: holds no averaged weights; train with training.ema_decay or ask for the model's own")

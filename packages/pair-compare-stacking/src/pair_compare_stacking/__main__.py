@@ -19,6 +19,18 @@ APP = App(
             "source digits -> files of degraded pairs",
             options="pair_compare_stacking.prepare:Options",
         ),
+        Verb(
+            "evaluate",
+            "pair_compare_stacking.evaluate:run",
+            "metrics with intervals, beside a baseline, and figures",
+            options="pair_compare_stacking.evaluate:Options",
+        ),
+        Verb(
+            "predict",
+            "pair_compare_stacking.predict:run",
+            "the answer file (id,label), or --check one",
+            options="pair_compare_stacking.predict:Options",
+        ),
     ),
 )
 

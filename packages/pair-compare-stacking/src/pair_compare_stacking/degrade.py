@@ -16,7 +16,7 @@ from pair_compare_stacking import degrade_tables as tables
 from pair_compare_stacking.generator import CANVAS, MAX_SEVERITY, SIDE
 from shared_core.errors import UserError
 
-CPU_CHUNK = 128  # images worked on at a time on a CPU, so that they stay in its cache
+CPU_CHUNK = 192  # images worked on at a time on a CPU, so that they stay in its cache
 ROW = (1 << SIDE) - 1  # the 28 bits of a row of pixels
 
 

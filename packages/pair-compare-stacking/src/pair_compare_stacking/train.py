@@ -1,8 +1,5 @@
 """The training problem: a stream of fresh pairs, the pair model, accuracy on val.npz."""
 
-from pathlib import Path
-from typing import Any
-
 import torch
 from shared_core import files
 from shared_core.batches import StreamBatches
@@ -11,7 +8,7 @@ from shared_core.runtime import Runtime
 from shared_core.task import Task
 from torch import nn
 
-from pair_compare_stacking import degrade, model
+from pair_compare_stacking import degrade, model, prepare
 from pair_compare_stacking.config import Config
 from pair_compare_stacking.generator import digit_prior
 from pair_compare_stacking.pairs import PairNPZDataset, halves
@@ -27,8 +24,8 @@ class PairTask(Task):
 
     def __init__(self, config: Config, runtime: Runtime) -> None:
         self.config = config
-        folder = config.paths.data / "pair-compare-stacking" / config.data.folder
-        pool = files.read_npz(folder / "pool.npz", ("images", "labels"))
+        folder = prepare.require(config)
+        pool = files.read_npz(folder / prepare.POOL, ("images", "labels"))
         self.images = torch.from_numpy(pool["images"]).to(runtime.device)
         labels = torch.from_numpy(pool["labels"]).to(runtime.device)
         self.index = degrade.DigitIndex.of(labels)

@@ -1,0 +1,193 @@
+"""The verb `evaluate`: what a checkpoint is worth on the labelled splits, beside a baseline, with figures."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from shared_core import checkpoint, figures, metrics, records, report, runs
+from shared_core.cli import App
+from shared_core.errors import UserError
+from shared_core.metrics import Estimate
+from shared_core.progress import message
+from shared_core.runs import RunOptions
+from shared_core.runtime import Runtime
+
+from pair_compare_stacking import baseline, prepare, train
+from pair_compare_stacking.config import Config
+from pair_compare_stacking.generator import digit_prior
+from pair_compare_stacking.model import PairModel, Prediction
+from pair_compare_stacking.pairs import PairNPZDataset
+
+SPLITS = ("val", "test_public", "test_disjoint")
+WORST_SHOWN = 12
+
+
+class Options(RunOptions):
+    """What to evaluate, and on what."""
+
+    split: Literal["all", "val", "test_public", "test_disjoint"] = Field("all", description="which of the prepared files")
+    baseline: bool = Field(True, description="fit the baseline on train.npz and show it beside")
+
+
+def run(app: App, config: Config, options: Options) -> int:
+    """Evaluate a checkpoint on each split and refresh the run's report."""
+    found = runs.locate(app, config, options)
+    path = runs.checkpoint(found, options.checkpoint)
+    folder = prepare.require(config)
+    runtime = Runtime.start(config.runtime, config.seed)
+    model = load_model(config, path).to(runtime.device)
+    splits = [name for name in SPLITS if options.split in (name, "all") and (folder / f"{name}.npz").exists()]
+    if not splits:
+        raise UserError(f"{folder / options.split}.npz: no such file; prepare it with --data.n_{options.split} 20000")
+    trees = fit_baseline(config, folder) if options.baseline and runtime.is_main else None
+    for name in splits:
+        pairs = PairNPZDataset(folder / f"{name}.npz")
+        prediction = train.predict(model, pairs.x, runtime)
+        if runtime.is_main:
+            about = evaluate(prediction, pairs, trees, found.figures, name)
+            records.write_evaluation(found, name, {"checkpoint": path.name, **about})
+            message(f"{name}: accuracy {about['metrics']['accuracy']['value']:.4f} on {about['n']:,} pairs")
+    if runtime.is_main:
+        print(report.write([found.path], headline=app.headline))
+    return 0
+
+
+def load_model(config: Config, path: Path) -> PairModel:
+    """The model of a checkpoint, averaged weights where there are any, ready to predict."""
+    model = train.build_model(config)
+    weights = checkpoint.load_weights(path)
+    try:
+        model.load_state_dict(weights, strict=True)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip()
+        raise UserError(f"{path}: its weights do not fit the configuration's model ({first}); use the run's own config.yaml") from error
+    return model.eval()
+
+
+def fit_baseline(config: Config, folder: Path) -> baseline.TreesBaseline:
+    """The baseline, fitted on train.npz, whose source images no evaluated split of protocol disjoint shares."""
+    message("fitting the baseline")
+    pairs = PairNPZDataset(folder / "train.npz")
+    if pairs.digits is None:
+        raise UserError(f"{folder / 'train.npz'}: the truth beside it is missing; prepare again or use --baseline false")
+    trees = baseline.TreesBaseline(digit_prior(config.data.weight_diff1), config.seed)
+    return trees.fit(pairs.x.numpy(), pairs.digits.numpy())
+
+
+def evaluate(
+    prediction: Prediction,
+    pairs: PairNPZDataset,
+    trees: baseline.TreesBaseline | None,
+    folder: Path,
+    name: str,
+) -> dict[str, Any]:
+    """Metrics, baselines, tables and figures of one split, in the form of `records.write_evaluation`.
+
+    Raises UserError where the split has neither labels nor the truth beside it.
+    """
+    y, digits = labels(pairs, name), pairs.digits
+    p = torch.sigmoid(prediction.logit.double()).numpy()
+    right = (p >= 0.5) == y
+    tables: dict[str, Any] = {}
+    drawn = [
+        figures.reliability(p, y, folder / f"{name}_reliability.png", title=f"Reliability on {name}"),
+        figures.risk_coverage(np.abs(p - 0.5), right, folder / f"{name}_risk_coverage.png", title=f"Risk and coverage on {name}"),
+    ]
+    if digits is not None:
+        by_distance = accuracy_by_distance(right, digits.numpy())
+        tables["Accuracy by distance of the digits"] = [{"|a - b|": key, **_row(e)} for key, e in by_distance.items()]
+        tables["What the answer is made of"] = ingredients(prediction, y, right)
+        drawn += digit_figures(prediction, digits.numpy(), by_distance, float(right.mean()), folder, name)
+    drawn.append(worst(p, y, pairs, folder / f"{name}_worst.png"))
+    baselines = {}
+    if trees is not None:
+        estimates = metrics.binary(trees.predict(pairs.x.numpy()), y, n_resamples=0)
+        baselines["trees on pixels"] = {"what": baseline.WHAT, "accuracy": estimates["accuracy"].as_dict()}
+    return {
+        "n": len(y),
+        "headline": "accuracy",
+        "metrics": {key: estimate.as_dict() for key, estimate in metrics.binary(p, y).items()},
+        "baselines": baselines,
+        "tables": tables,
+        "figures": [f"figures/{path.name}" for path in drawn],
+    }
+
+
+def labels(pairs: PairNPZDataset, name: str) -> np.ndarray:
+    """(N,) 0 or 1, from the file or from the truth beside it (the public test's file itself has none)."""
+    if pairs.y is not None:
+        return pairs.y.numpy()
+    if pairs.digits is None:
+        raise UserError(f"{name}.npz: has no labels, and the truth beside it is missing; prepare it again")
+    return (pairs.digits[:, 0] > pairs.digits[:, 1]).long().numpy()
+
+
+def accuracy_by_distance(right: np.ndarray, digits: np.ndarray) -> dict[str, Estimate]:
+    """Accuracy for |a - b| = 1, 2, ..., as far as there are pairs."""
+    distance = np.abs(digits[:, 0] - digits[:, 1])
+    return {str(d): metrics.wilson(int(right[distance == d].sum()), int((distance == d).sum())) for d in np.unique(distance)}
+
+
+def ingredients(prediction: Prediction, y: np.ndarray, right: np.ndarray) -> list[dict[str, Any]]:
+    """The combined answer beside one from the digits alone, which does not know that neighbours are common."""
+    posteriors = torch.softmax(prediction.digit_logits.double(), dim=-1)
+    expected = posteriors @ torch.arange(10, dtype=torch.float64)
+    digits_only = (expected[:, 0] > expected[:, 1]).numpy() == y
+    return [
+        {"answer": "comparison and digits with the pairs' prior", **_row(metrics.wilson(int(right.sum()), len(y)))},
+        {"answer": "larger expected digit, no prior", **_row(metrics.wilson(int(digits_only.sum()), len(y)))},
+        {"answer": "p of McNemar's test between the two", "accuracy": f"{metrics.mcnemar(right, digits_only):.2g}"},
+    ]
+
+
+def digit_figures(
+    prediction: Prediction, digits: np.ndarray, by_distance: dict[str, Estimate], overall: float, folder: Path, name: str
+) -> list[Path]:
+    """Accuracy by distance, and which digits are taken for which."""
+    answered = prediction.digit_logits.argmax(dim=-1).numpy()
+    matrix = metrics.confusion_matrix(digits.ravel(), answered.ravel(), 10)
+    return [
+        figures.bars_with_intervals(
+            {f"|a - b| = {key}": estimate for key, estimate in by_distance.items()},
+            folder / f"{name}_by_distance.png",
+            title=f"Accuracy by distance of the digits on {name}",
+            xlabel="accuracy",
+            reference=overall,
+        ),
+        figures.confusion(
+            matrix,
+            [str(digit) for digit in range(10)],
+            folder / f"{name}_digits.png",
+            title=f"Digits of single halves on {name}",
+        ),
+    ]
+
+
+def worst(p: np.ndarray, y: np.ndarray, pairs: PairNPZDataset, path: Path) -> Path:
+    """The pairs whose true answer the model found least likely."""
+    order = np.argsort(np.where(y == 1, p, 1 - p), kind="stable")[:WORST_SHOWN]
+    return figures.image_grid(
+        [pairs.x[row].numpy() for row in order],
+        [f"{_truth(pairs, row, y)}, p(left) {p[row]:.2f}" for row in order],
+        path,
+        columns=3,
+        title="Worst errors",
+        caption="Pairs whose true answer the model found least likely: the true digits, and its probability that the left one is larger.",
+    )
+
+
+def _truth(pairs: PairNPZDataset, row: int, y: np.ndarray) -> str:
+    if pairs.digits is None:
+        return "left" if y[row] else "right"
+    left, right = pairs.digits[row].tolist()
+    return f"{left} {'>' if left > right else '<'} {right}"
+
+
+def _row(estimate: Estimate) -> dict[str, Any]:
+    return {
+        "accuracy": f"{estimate.value:.4f}",
+        "95 % interval": f"{estimate.low:.4f} to {estimate.high:.4f}",
+        "pairs": estimate.n,
+    }

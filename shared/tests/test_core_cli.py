@@ -261,6 +261,14 @@ def test_translated_keys_are_announced_on_stderr(run: Any, capsys: pytest.Captur
     ]
 
 
+def test_the_environment_changes_nothing(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, _ = run("plan", "--lr", "0.5")
+    for name in ("seed", "training.epochs", "training__epochs", "training", "name", "model.layers"):
+        monkeypatch.setenv(name, "3")
+        monkeypatch.setenv(name.upper(), "3")
+    assert run("plan", "--lr", "0.5")[0] == before
+
+
 def test_exit_statuses(toy: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert toy.APP.main(["three"]) == 3
     assert toy.APP.main(["fail"]) == 2
@@ -333,6 +341,9 @@ def test_verbs_can_be_called_from_code(toy: Any) -> None:
         (["prepare", "--limt", "0"], "--limt: no such flag (did you mean --limit?)"),
         (["push"], "--repo: is required (OWNER/NAME on the Hub)"),
         (["push", "a/b", "c"], "c: unexpected argument"),
+        (["push", "a/b", "--private", "--tag"], "--tag: needs a value (text|null)"),
+        (["list", "[a"], "NAMES: cannot read '[a' as text,..."),
+        (["list", "-x"], "-x: unexpected argument"),
         (["plan", "--lr", "inf"], "--lr: must be a finite number, not inf"),
         (["plan", "--lr", "nan"], "--lr: must be "),
     ],
@@ -426,8 +437,8 @@ def test_values_arrive_as_typed(folder: Path, text: str, number: float, sizes: l
         f"--layers={','.join(map(str, sizes)) or '[]'}",
     ]
     split = flags.Flags(toy.Config, None, {"layers": "model.layers"}).split(argv)
-    values, problems = flags.decode(toy.Config, split.config, split.spelled)
-    config, wrong = configuration.validate(toy.Config, yamlfile.Document({}), values, split.spelled)
+    values, problems = flags.decode(toy.Config, split.config)
+    config, wrong = configuration.validate(toy.Config, yamlfile.Document({}), values, split.config.spelled)
     if text == "null":
         assert wrong == ["--model.title: must be text, not null"]
         return

@@ -171,18 +171,18 @@ class App:
         self, schema: type[RunConfig], options_schema: type[BaseModel] | None, flags: Flags, split: Split, source: Any
     ) -> tuple[RunConfig, BaseModel | None]:
         """Configuration and options; UserError with everything that is wrong about both."""
-        values, undecodable = decode(schema, split.config, split.spelled)
+        values, undecodable = decode(schema, split.config)
         problems = split.problems + undecodable
         options = None
         if options_schema is not None:
-            option_values, undecodable = decode(options_schema, split.options, split.option_spelled)
+            option_values, undecodable = decode(options_schema, split.options)
             problems += undecodable
-            options, wrong = configuration.validate(options_schema, Document({}), option_values, split.option_spelled)
+            options, wrong = configuration.validate(options_schema, Document({}), option_values, split.options.spelled)
             problems += [line if line.startswith("--") else f"--{line}" for line in wrong]
         config = None
         try:
             document = configuration.read(source, self.presets(), self._keys(), _notice)
-            config, wrong = configuration.validate(schema, document, values, split.spelled)
+            config, wrong = configuration.validate(schema, document, values, split.config.spelled)
             problems += wrong
         except UserError as error:
             problems += str(error).splitlines()

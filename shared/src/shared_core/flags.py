@@ -57,13 +57,19 @@ class Target:
 
 
 @dataclass
+class Typed:
+    """What was typed for the settings of one class, by dotted key."""
+
+    texts: dict[str, list[str]] = field(default_factory=dict)
+    spelled: dict[str, str] = field(default_factory=dict)  # the flag as it was typed
+
+
+@dataclass
 class Split:
     """A command line taken apart."""
 
-    config: dict[str, list[str]] = field(default_factory=dict)  # dotted key -> what was typed for it
-    options: dict[str, list[str]] = field(default_factory=dict)
-    spelled: dict[str, str] = field(default_factory=dict)  # dotted key -> the flag as typed
-    option_spelled: dict[str, str] = field(default_factory=dict)
+    config: Typed = field(default_factory=Typed)
+    options: Typed = field(default_factory=Typed)
     special: dict[str, str] = field(default_factory=dict)  # config, print_config, help
     problems: list[str] = field(default_factory=list)
 
@@ -119,8 +125,8 @@ class Flags:
             elif word.startswith("--") and len(word) > 2:
                 self._flag(result, word, words)
             elif self.positional is not None and not word.startswith("-") and self._room(result):
-                result.options.setdefault(self.positional.key, []).append(word)
-                result.option_spelled[self.positional.key] = self.positional.key
+                result.options.texts.setdefault(self.positional.key, []).append(word)
+                result.options.spelled[self.positional.key] = self.positional.key.upper()
             else:
                 meant = fields.did_you_mean(word.lstrip("-"), self.targets, "--")
                 result.problems.append(f"{word}: unexpected argument{meant}")
@@ -131,7 +137,7 @@ class Flags:
     def _room(self, result: Split) -> bool:
         """Whether another bare word has a place."""
         leaf = self.positional
-        return leaf is not None and (leaf.is_list or leaf.key not in result.options)
+        return leaf is not None and (leaf.is_list or leaf.key not in result.options.texts)
 
     def _flag(self, result: Split, word: str, words: list[str]) -> None:
         flag, has_value, value = word.partition("=")
@@ -149,14 +155,12 @@ class Flags:
             if given is None and words and not words[0].startswith("--"):
                 words.pop(0)  # its value, so that it is not reported as well
             return
-        typed = self._values(target, flag, given, negated, words, result.problems)
-        values = result.options if target.option else result.config
-        spelled = result.option_spelled if target.option else result.spelled
+        typed = result.options if target.option else result.config
         key = target.leaf.key
         if not target.leaf.is_list:
-            values.pop(key, None)  # the last one counts
-        values.setdefault(key, []).extend(typed)
-        spelled[key] = flag
+            typed.texts.pop(key, None)  # the last one counts
+        typed.texts.setdefault(key, []).extend(self._values(target, flag, given, negated, words, result.problems))
+        typed.spelled[key] = flag
 
     def _special(self, result: Split, name: str, flag: str, given: str | None, words: list[str]) -> None:
         if name != "config":
@@ -194,15 +198,15 @@ class Flags:
         return f"{flag}: no such flag" + (f" (did you mean --{_dashed(key)}?)" if key else "")
 
 
-def decode(schema: type[BaseModel], typed: Mapping[str, list[str]], spelled: Mapping[str, str]) -> Any:
+def decode(schema: type[BaseModel], typed: Typed) -> tuple[dict[str, Any], list[str]]:
     """Values by dotted key for what was typed, and a line for each value that cannot be decoded.
 
-    Returns (values, problems). Plain values stay strings: validation gives them their type.
+    Plain values stay strings: validation gives them their type.
     """
-    from pydantic_settings import BaseSettings, CliSettingsSource, SettingsError
-
-    if not typed:
+    if not typed.texts:
         return {}, []
+    from pydantic_settings import BaseSettings, CliSettingsSource, SettingsError  # a third of the start-up time
+
     leaves = fields.leaves(schema)
     settings = type(schema.__name__, (schema, BaseSettings), {"__module__": schema.__module__})
     source: Any = CliSettingsSource(
@@ -210,7 +214,7 @@ def decode(schema: type[BaseModel], typed: Mapping[str, list[str]], spelled: Map
     )
     values: dict[str, Any] = {}
     problems: list[str] = []
-    for key, texts in typed.items():
+    for key, texts in typed.texts.items():
         if not texts:
             continue  # its absence has been reported
         if texts == ["null"] and leaves[key].nullable:
@@ -223,7 +227,7 @@ def decode(schema: type[BaseModel], typed: Mapping[str, list[str]], spelled: Map
             values[key] = value
         except (SettingsError, KeyError, TypeError):
             shown = " ".join(texts)
-            problems.append(f"{spelled.get(key, '--' + key)}: cannot read {shown!r} as {leaves[key].type_text}")
+            problems.append(f"{typed.spelled[key]}: cannot read {shown!r} as {leaves[key].type_text}")
     return values, problems
 
 

@@ -33,7 +33,7 @@ class Leaf:
 
     @property
     def is_bool(self) -> bool:
-        return bool in _members(self.annotation)
+        return set(_members(self.annotation)) - {type(None)} == {bool}
 
     @property
     def is_list(self) -> bool:

@@ -66,7 +66,7 @@ def locate(app: App, config: RunConfig, options: RunOptions | None = None, name:
 
 
 def checkpoint(run: RunDir, which: str) -> Path:
-    """Folder of the best or the latest checkpoint of a run, or the one at a path."""
+    """Folder with the weights of the best or the latest checkpoint of a run, or of the one at a path."""
     from shared_core.checkpoint import Checkpoints
 
     found = Checkpoints(run.checkpoints)
@@ -75,6 +75,8 @@ def checkpoint(run: RunDir, which: str) -> Path:
     else:
         path = found.best() if which == "best" else None
         path = path or found.find("auto")[0]
+    if path is None and (run.path / "model.safetensors").is_file():
+        return run.path  # pulled from the Hub: weights alone
     if path is None:
         raise UserError(f"{run.path}: has no checkpoint yet; train it first")
     return path

@@ -181,5 +181,8 @@ STANDARD = (
     _standard("report", "report.md, report.html and report.json of one run, or of several compared", "ReportOptions"),
     _standard("push", "publish a run on the Hub, with a card that carries its measured metrics", "PushOptions"),
     _standard("pull", "fetch a published run from the Hub", "PullOptions"),
+    Verb(
+        "export", "shared_core.export:run", "weights as one .pt file, ONNX or torch.export", f"{__name__}:ExportOptions"
+    ),
     _standard("demo", "prepare the embedded sample, train, evaluate, predict, report", preset="demo"),
 )

@@ -22,6 +22,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from torch import nn
 
 from shared_core import checkpoint, files, manifest, tensorfile
@@ -227,6 +228,50 @@ def test_training_goes_on_bit_for_bit(tmp_path: Path, name: str) -> None:
     set_rng_state(loaded.rng)
     steps(*resumed, 5)
     assert_equal(capture(*resumed), capture(*straight))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_state_on_a_gpu_comes_back(tmp_path: Path) -> None:
+    """Its random state too, and a fused optimizer takes the state in the parameters' memory layout."""
+    model = nn.Conv2d(3, 4, 3).cuda().to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    images = torch.randn(2, 3, 8, 8, device="cuda")
+
+    def step() -> None:
+        model(images).square().mean().backward()
+        optimizer.step()
+
+    step()
+    checkpoints = Checkpoints(tmp_path)
+    before = optimizer.state_dict()["state"][0]["exp_avg"].clone()
+    path = checkpoints.save(1, State(model.state_dict(), optimizers=[optimizer.state_dict()], rng=rng_state()), **ABOUT)
+    expected = torch.randn(5, device="cuda")
+    loaded = checkpoints.load(path)
+    assert loaded.rng is not None
+    set_rng_state(loaded.rng)
+    assert torch.randn(5, device="cuda").equal(expected)
+    optimizer.load_state_dict(loaded.optimizers[0])
+    restored = optimizer.state_dict()["state"][0]["exp_avg"]
+    assert restored.equal(before) and restored.stride() == before.stride() and restored.is_cuda
+    step()
+
+
+HEADERS = {
+    "strides that overlap": {"strides": '{"w": [0, 1]}'},
+    "strides of a petabyte": {"strides": '{"w": [1, 1000000000000000]}'},
+    "strides of another rank": {"strides": '{"w": [1]}'},
+    "strides that are none": {"strides": "7"},
+    "an alias of nothing": {"aliases": '{"v": "x"}'},
+    "aliases that are none": {"aliases": '["v"]'},
+    "broken JSON": {"aliases": "{"},
+}
+
+
+@pytest.mark.parametrize("header", HEADERS.values(), ids=HEADERS)
+def test_a_header_from_elsewhere_is_not_believed(tmp_path: Path, header: dict[str, str]) -> None:
+    save_file({"w": torch.zeros(2, 3)}, tmp_path / "w.safetensors", metadata=header)
+    with pytest.raises(UserError, match=r"w\.safetensors"):
+        load_weights(tmp_path / "w.safetensors")
 
 
 def test_random_state_comes_back(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def write(path: Path, tensors: Tensors, header: dict[str, str] | None = None) ->
             aliases[name] = first_with[identity]
             continue
         first_with[identity] = name
-        if not tensor.is_contiguous() and _is_dense(tensor):
+        if not tensor.is_contiguous() and _is_dense(tensor.shape, tensor.stride()):
             strides[name] = tensor.stride()
         stored = tensor.cpu().resolve_conj().resolve_neg().contiguous()
         # A view of a larger or a shared storage needs memory of its own.
@@ -73,11 +74,11 @@ def read(path: Path) -> tuple[Tensors, dict[str, str]]:
             header = dict(file.metadata() or {})
             strides = json.loads(header.get("strides", "{}"))
             tensors = {name: _own(file.get_tensor(name), strides.get(name)) for name in file.keys()}  # noqa: SIM118
+        tensors |= {name: tensors[kept] for name, kept in json.loads(header.get("aliases", "{}")).items()}
     except OSError as error:
         raise explain(error, path) from error
-    except (SafetensorError, ValueError) as error:
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:  # a header can say anything
         raise _explain(error, path) from error
-    tensors |= {name: tensors[kept] for name, kept in json.loads(header.get("aliases", "{}")).items()}
     return tensors, header
 
 
@@ -163,10 +164,10 @@ def _join(name: str, key: Any) -> str:
     return f"{name}.{key}" if name else str(key)
 
 
-def _is_dense(tensor: torch.Tensor) -> bool:
+def _is_dense(shape: Sequence[int], strides: Sequence[int]) -> bool:
     """Whether the elements fill one block of memory exactly once, in some order of the dimensions."""
     expected = 1
-    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+    for stride, size in sorted(zip(strides, shape, strict=True)):
         if size == 1:
             continue
         if stride != expected:
@@ -178,6 +179,8 @@ def _is_dense(tensor: torch.Tensor) -> bool:
 def _own(tensor: torch.Tensor, stride: list[int] | None) -> torch.Tensor:
     if stride is None:
         return tensor.clone()
+    if not _is_dense(tensor.shape, stride):
+        raise ValueError(f"strides {stride} do not fit the shape {list(tensor.shape)}")
     return torch.empty_strided(tensor.shape, stride, dtype=tensor.dtype).copy_(tensor)
 
 

@@ -304,6 +304,6 @@ def test_a_missing_tracker_names_the_extra(tmp_path, monkeypatch):
         Recorder(run, Logging(tracker="wandb"))
 
 
-def test_importing_records_loads_no_torch():
-    code = "import sys, shared_core.records; print([m for m in ('torch', 'matplotlib', 'numpy') if m in sys.modules])"
+def test_importing_records_is_cheap():
+    code = "import sys, shared_core.records; print([m for m in ('torch', 'matplotlib', 'tensorboard') if m in sys.modules])"
     assert python(code).communicate()[0].strip() == "[]"

@@ -93,25 +93,27 @@ def curves(
 
     Args:
         rows: the rows of one run, or {name of run: its rows} to compare several.
-        keys: columns to draw; a column that a run lacks is left out. Rows without a key are no gap in its line.
-            Numbers that are not finite are marked by a cross at the foot of the panel.
+        keys: columns to draw; one that a run lacks is left out. Of several runs, the last column is the solid line and
+            the others are dotted. Rows without a key are no gap in its line. Numbers that are not finite are marked by
+            a cross at the foot of the panel.
         log: logarithmic values.
     """
-    runs = rows if isinstance(rows, Mapping) else {"": rows}
+    runs = {name: list(found) for name, found in rows.items()} if isinstance(rows, Mapping) else {"": list(rows)}
+    keys = [key for key in keys if any(key in row for found in runs.values() for row in found)]
     with _chart(path, title, caption, height=3.1) as (_, axes):
-        lines = 0
-        for name, run_rows in runs.items():
-            run_rows = list(run_rows)
-            for key in keys:
-                lines += _curve(
-                    axes, run_rows, key, x, _label(name, key, many=len(keys) > 1), COLOURS[lines % len(COLOURS)]
-                )
+        for i, (name, found) in enumerate(runs.items()):
+            for j, key in enumerate(keys):
+                if name:  # one colour per run; the last column (the evaluation) is the solid line and the legend's
+                    style = {"color": COLOURS[i % len(COLOURS)], "linestyle": "-" if key == keys[-1] else ":"}
+                    _curve(axes, found, key, x, name if key == keys[-1] else "", style)
+                else:
+                    _curve(axes, found, key, x, key, {"color": COLOURS[j % len(COLOURS)], "linestyle": "-"})
         axes.set_xlabel(x)
         if log and math.isfinite(axes.dataLim.minposy):  # there is a positive value
             axes.set_yscale("log")
-        if lines > 1:
+        if len(keys) * len(runs) > 1:
             axes.legend(loc="best", fontsize=9)
-        if lines == 0:
+        if not keys:
             axes.text(0.5, 0.5, "nothing logged yet", ha="center", transform=axes.transAxes)
     return path
 
@@ -256,24 +258,23 @@ def risk_coverage(confidence: ArrayLike, correct: ArrayLike, path: Path, *, titl
     return path
 
 
-def _curve(axes: Axes, rows: list[Mapping[str, Any]], key: str, x: str, label: str, colour: str) -> int:
-    """Draw one column; the number of lines drawn (0 or 1)."""
+def _curve(axes: Axes, rows: list[Mapping[str, Any]], key: str, x: str, label: str, style: Mapping[str, str]) -> None:
+    """Draw one column, if the rows have it."""
     points = np.array([(row[x], row[key]) for row in rows if x in row and key in row], dtype=float).reshape(-1, 2)
     if not len(points):
-        return 0
+        return
     finite = np.isfinite(points[:, 1])
     at, values = points[finite].T
-    noisy = len(values) > 60
     shown = _thin(len(values))
-    if noisy:
-        axes.plot(at[shown], values[shown], color=colour, alpha=0.25, linewidth=0.8)
+    if len(values) > 60:
+        if style["linestyle"] == "-":
+            axes.plot(at[shown], values[shown], color=style["color"], alpha=0.25, linewidth=0.8)
         values = _smooth(values)
     marker = "o" if len(values) <= 40 else None
-    axes.plot(at[shown], values[shown], color=colour, label=label, marker=marker, markersize=3.5)
+    axes.plot(at[shown], values[shown], label=label or None, marker=marker, markersize=3.5, **style)
     if not finite.all():
-        lost = points[~finite, 0]
-        axes.plot(lost, np.zeros(len(lost)), "x", color=colour, transform=axes.get_xaxis_transform(), clip_on=False)
-    return 1
+        lost, foot = points[~finite, 0], np.zeros((~finite).sum())
+        axes.plot(lost, foot, "x", color=style["color"], transform=axes.get_xaxis_transform(), clip_on=False)
 
 
 def _smooth(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -289,12 +290,6 @@ def _smooth(values: NDArray[np.float64]) -> NDArray[np.float64]:
 def _thin(n: int, most: int = 2000) -> NDArray[np.int64]:
     """At most about `most` of n indices, the last among them: more points than pixels only cost time."""
     return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(int)) if n else np.arange(0)
-
-
-def _label(run: str, key: str, many: bool) -> str:
-    if not run:
-        return key
-    return f"{run}: {key}" if many else run
 
 
 @contextmanager

@@ -204,7 +204,7 @@ class Recorder:
             return
         elapsed = round(self._elapsed_before + time.monotonic() - self._began, 3)
         row: dict[str, Any] = {"step": int(step), "elapsed_s": elapsed, **{key: _plain(v) for key, v in values.items()}}
-        self._write(self._metrics, json.dumps(_encode(row), allow_nan=False) + "\n", self._run.metrics)
+        self._write(self._metrics, json.dumps(encode(row), allow_nan=False) + "\n", self._run.metrics)
         if self._tracker is None:
             self._tracker = trackers.start(self._tracker_name, self._run.path, self._first_step)
         self._tracker.log(int(step), {key: value for key, value in row.items() if isinstance(value, int | float)})
@@ -322,12 +322,12 @@ def _parse(data: bytes) -> list[dict[str, Any]]:
 _NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
-def _encode(value: Any) -> Any:
-    """`value` with numbers that JSON lacks written as strings, and NumPy scalars and paths as plain ones."""
+def encode(value: Any) -> Any:
+    """`value` as JSON can hold it: numbers that JSON lacks become strings, NumPy scalars and paths plain values."""
     if isinstance(value, dict):
-        return {str(key): _encode(item) for key, item in value.items()}
+        return {str(key): encode(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_encode(item) for item in value]
+        return [encode(item) for item in value]
     if isinstance(value, Path):
         return str(value)
     value = _plain(value)
@@ -340,7 +340,7 @@ def _plain(value: Any) -> Any:
 
 
 def _write_json(path: Path, data: dict[str, Any]) -> None:
-    files.atomic_write(path, json.dumps(_encode(data), indent=2, allow_nan=False) + "\n")
+    files.atomic_write(path, json.dumps(encode(data), indent=2, allow_nan=False) + "\n")
 
 
 def _read_object(path: Path) -> dict[str, Any]:

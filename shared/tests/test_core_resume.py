@@ -88,7 +88,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("at", [1, 7, 12, 13, 30])
+@pytest.mark.parametrize("at", [1, 13, 30])  # in the dry run, at the start of an epoch, in the middle of one
 def test_killed_in_a_step(tmp_path: Path, uninterrupted: Path, at: int) -> None:
     code, _ = train(tmp_path, "--data.stop_at", str(at))
     assert code == -signal.SIGKILL

@@ -12,7 +12,7 @@ import torch
 from shared_core.batches import LoaderBatches
 from shared_core.cli import App
 from shared_core.runtime import Runtime
-from shared_core.settings import RunConfig, Section
+from shared_core.settings import RunConfig, Section, resumable
 from shared_core.task import Task
 from torch import nn
 
@@ -20,9 +20,9 @@ from torch import nn
 class Data(Section):
     rows: int = 96
     num_workers: int = 0
-    stop_at: int | None = None  # send ourselves this signal in the middle of that fetch
-    stop_signal: int = signal.SIGKILL
-    nan_at: int | None = None  # the loss of this forward pass is not finite
+    stop_at: int | None = resumable(None)  # send ourselves a signal in the middle of that forward pass
+    stop_signal: int = resumable(int(signal.SIGKILL))
+    nan_at: int | None = resumable(None)  # the loss of this forward pass is not finite
     largest_piece: int | None = None  # a device whose memory holds so many samples
 
 

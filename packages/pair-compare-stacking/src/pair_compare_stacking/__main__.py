@@ -12,6 +12,7 @@ APP = App(
     config="pair_compare_stacking.config:Config",
     task="pair_compare_stacking.train:build_task",
     headline="accuracy",
+    aliases={"source": "data.source", "data": "data.path", "severity": "data.severity"},
     verbs=(
         Verb(
             "prepare",

@@ -305,5 +305,6 @@ def test_a_missing_tracker_names_the_extra(tmp_path, monkeypatch):
 
 
 def test_importing_records_is_cheap():
-    code = "import sys, shared_core.records; print([m for m in ('torch', 'matplotlib', 'tensorboard') if m in sys.modules])"
+    heavy = ("torch", "matplotlib", "tensorboard")
+    code = f"import sys, shared_core.records; print([name for name in {heavy} if name in sys.modules])"
     assert python(code).communicate()[0].strip() == "[]"

@@ -25,11 +25,8 @@ def render(document: Document, folder: Path) -> str:
 
 
 def _headline(headline: Headline) -> str:
-    estimate = headline.estimate
-    lines = [
-        f"**{_escape(headline.label)}: {data.number(estimate)}** {data.interval(estimate)} ({_escape(headline.detail)})",
-        "",
-    ]
+    estimate, label, detail = headline.estimate, _escape(headline.label), _escape(headline.detail)
+    lines = [f"**{label}: {data.number(estimate)}** {data.interval(estimate)} ({detail})", ""]
     lines += [f"* {_escape(verdict.text)}" for verdict in headline.verdicts]
     rows = [
         [Cell(c.name), Cell(data.number(c.estimate)), Cell(data.interval(c.estimate)), Cell(c.what)]

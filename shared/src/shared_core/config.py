@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import os
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -86,7 +87,7 @@ def validate(
     """
     data = copy.deepcopy(document.data)
     flags: dict[Key, str] = {}
-    for key, value in _settings(overrides).items():
+    for key, value in _overridden(overrides, fields.leaves(schema)):
         path = tuple(key.split("."))
         flags[path] = (spelled or {}).get(key, f"--{key}")
         _set(data, path, copy.deepcopy(value))
@@ -130,6 +131,16 @@ def differences(old: BaseModel | Mapping[str, Any], new: BaseModel) -> list[str]
     return found
 
 
+def _overridden(overrides: Mapping[str, Any], leaves: Container[str], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values; a setting whose value is a mapping is replaced as a whole, sections are merged."""
+    for name, value in overrides.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, Mapping) and key not in leaves:
+            yield from _overridden(value, leaves, f"{key}.")
+        else:
+            yield key, value
+
+
 def _run_name(stem: str) -> str:
     """A file's name as far as the name of a run may hold it; letters of any alphabet stay."""
     kept = "".join(c if c.isalpha() or c.isdecimal() or c in "_.-" else "-" for c in stem)
@@ -169,10 +180,13 @@ def _complete(schema: type[BaseModel], data: dict[str, Any]) -> None:
     """Add to `data` what pydantic would forget when only a part of a section is given.
 
     A section that is null because all its keys are commented out is an empty one. A section whose default is an
-    instance (``training: Training = Training(epochs=4)``) keeps that instance's values, its kind among them.
+    instance (``training: Training = Training(epochs=4)``) keeps that instance's values, its kind among them. A path
+    may begin with ``~``, which the shell leaves alone in files and after ``=``.
     """
     for name, info in schema.model_fields.items():
         models = fields.submodels(info.annotation)
+        if fields.is_path(info.annotation) and isinstance(data.get(name), str):
+            data[name] = os.path.expanduser(data[name])
         if not models or name not in data:
             continue
         if data[name] is None and not fields.allows_null(info.annotation):

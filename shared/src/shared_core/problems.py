@@ -53,13 +53,13 @@ def dotted(key: Key) -> str:
 
 def explain(error: ValidationError, data: dict[str, Any], schema: type[BaseModel], places: Places) -> list[str]:
     """One line for each thing that is wrong, in the order pydantic found them."""
-    messages: dict[str, list[str]] = {}
+    messages: dict[Key, list[str]] = {}
     for item in error.errors(include_url=False):
         key = _real_key(item["loc"], data, schema)
         if item["type"] in ("union_tag_invalid", "union_tag_not_found"):
             key = (*key, item["ctx"]["discriminator"].strip("'"))
-        messages.setdefault(places.of(key), []).append(_message(cast(dict[str, Any], item), key, schema))
-    return [f"{place}: {_joined(parts)}" for place, parts in messages.items()]
+        messages.setdefault(key, []).append(_message(cast(dict[str, Any], item), key, schema))
+    return [f"{places.of(key)}: {_joined(parts)}" for key, parts in messages.items()]
 
 
 def overlooked(value: Any, raw: Any, key: Key = ()) -> Iterator[tuple[Key, str]]:

@@ -74,6 +74,11 @@ def allows_null(annotation: Any) -> bool:
     return type(None) in _members(annotation)
 
 
+def is_path(annotation: Any) -> bool:
+    """Whether a path is meant."""
+    return Path in _members(annotation)
+
+
 def is_resumable(info: FieldInfo) -> bool:
     """Whether a field may differ when a run is resumed."""
     return _extra(info, "resumable")

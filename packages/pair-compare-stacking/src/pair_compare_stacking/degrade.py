@@ -196,9 +196,8 @@ class DigitIndex:
 
     def choose(self, digits: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """One random image of each of the given digits (N,): positions (N,) int64."""
-        uniform = torch.rand(len(digits), dtype=torch.float64, generator=generator, device=generator.device)
-        count = self.count[digits]
-        return self.order[self.start[digits] + (uniform.to(count.device) * count).long()]
+        drawn = torch.randint(2**48, (len(digits),), generator=generator, device=generator.device)
+        return self.order[self.start[digits] + drawn.to(digits.device) % self.count[digits]]
 
 
 def sample_digits(

@@ -130,6 +130,8 @@ def plan(app: App, config: RunConfig, options: PlanOptions) -> None:
     runtime = Runtime.start(config.runtime, config.seed, config.training.accumulation)
     task = app.build_task(config, runtime)
     made = plans.plan(config, task, runtime, steps=options.steps, gpu=options.gpu)
+    if not runtime.is_main:
+        return
     print(made.render())
     if options.json_file:
         files.atomic_write(options.json_file, json.dumps(made.as_dict(), indent=2) + "\n")
@@ -153,6 +155,7 @@ def pull(app: App, config: RunConfig, options: PullOptions) -> None:
 
 def demo(app: App, config: RunConfig, options: None) -> int:
     """Prepare the embedded sample, train, evaluate, predict and report; ends with the headline number."""
+    config = config.model_copy(update={"name": config.name or "demo"})
     if status := app.call("prepare", config, sample=True):
         return status
     if status := app.call("train", config):
@@ -183,6 +186,12 @@ STANDARD = (
     _standard("pull", "fetch a published run from the Hub", "PullOptions"),
     Verb(
         "export", "shared_core.export:run", "weights as one .pt file, ONNX or torch.export", f"{__name__}:ExportOptions"
+    ),
+    Verb(
+        "search",
+        "shared_core.search:run",
+        "better settings, by an Optuna study that resumes",
+        "shared_core.search:Options",
     ),
     _standard("demo", "prepare the embedded sample, train, evaluate, predict, report", preset="demo"),
 )

@@ -68,7 +68,9 @@ def test_science_knows_neither_yaml_nor_trainer(package: Package) -> None:
 
 
 def test_files_fit_a_room() -> None:
-    lengths = {path: path.read_text().count("\n") for path in tracked_files() if path.suffix == ".py"}
+    """Of the code; a test file may list as many cases as there are."""
+    files = [path for path in tracked_files() if path.suffix == ".py" and "tests" not in path.parts]
+    lengths = {path: path.read_text().count("\n") for path in files}
     assert {str(path.relative_to(ROOT)): n for path, n in lengths.items() if n > LONGEST_FILE} == {}
 
 

@@ -191,6 +191,8 @@ def test_published_run_comes_back(server: Hub, run: records.RunDir, tmp_path: Pa
     assert records.read_evaluations(pulled) == records.read_evaluations(run)
     assert hub.used()[f"model {REPO}"] == server.repo(REPO).tags["step-120"]
     assert hub.pull(REPO, folder, "step-120") == folder  # again: nothing to do
+    with pytest.raises(UserError, match="came from the Hub"):
+        hub.push(folder, REPO)
 
 
 def test_pull_leaves_other_folders_alone(server: Hub, run: records.RunDir, tmp_path: Path) -> None:

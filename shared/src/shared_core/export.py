@@ -134,7 +134,9 @@ def torch_export(task: Task, out: Path) -> float:
     difference = traced.compare(list(program.module()(*traced.inputs)), "torch.export")
     with files.atomic_path(out) as temporary, temporary.open("wb") as file:
         buffer = io.BytesIO()
-        torch.export.save(program, buffer)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.export.save(program, buffer)
         file.write(buffer.getbuffer())
     return difference
 

@@ -44,6 +44,8 @@ def stage(run: records.RunDir, folder: Path, repo: str, token: str | None = None
     if not (run.path / "config.yaml").is_file():
         raise UserError(f"{run.path}: has no config.yaml; only a run that `train` made can be published")
     source = runs.checkpoint(run, "best")
+    if source == run.path:
+        raise UserError(f"{run.path}: came from the Hub and holds no checkpoint; push the run it was published from")
     step = int(manifest.read(source)["step"])
     weights = checkpoint.load_weights(source)
     tensorfile.write(folder / "model.safetensors", weights)  # without a header: equal weights must be equal bytes

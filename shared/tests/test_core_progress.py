@@ -114,10 +114,10 @@ def test_a_terminal_without_unicode_gets_ascii(clock):
 
 def test_an_unknown_total_shows_a_count_and_no_eta(clock):
     stream = io.StringIO()
-    bar = Bar(None, True, "prepare", stream=stream)
+    bar = Bar(None, True, "prepare", unit="pairs", stream=stream)
     clock[0] += 2
     bar.update(1500)
-    assert stream.getvalue().split() == ["prepare", "1,500", "750", "steps/s", "0:02"]
+    assert stream.getvalue().split() == ["prepare", "1,500", "750", "pairs/s", "0:02"]
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,7 @@ class Bar:
         enabled: False draws nothing (every process but the first, `logging.progress: false`); messages still print.
         description: the word in front.
         start: steps already done before this process began (a resumed run), which took none of its time.
+        unit: what is counted, for the speed.
         stream: standard error by default, so that standard output stays clean for results.
     """
 
@@ -70,9 +71,10 @@ class Bar:
         description: str = "",
         *,
         start: int = 0,
+        unit: str = "steps",
         stream: TextIO | None = None,
     ) -> None:
-        self._total, self._enabled, self._description = total, enabled, description
+        self._total, self._enabled, self._description, self._unit = total, enabled, description, unit
         self._stream = stream or sys.stderr
         self._tty = bool(getattr(self._stream, "isatty", lambda: False)())
         self._interval = REDRAW_SECONDS if self._tty else LINE_SECONDS
@@ -147,7 +149,8 @@ class Bar:
         parts = [f"{name.replace('_', ' ')} {number(value)}" for name, value in self._numbers.items()]
         if self._seconds_per_step:
             rate = 1 / self._seconds_per_step
-            parts.append(f"{number(rate)} steps/s" if rate >= 1 else f"{number(1 / rate)} s/step")
+            slow = f"{number(1 / rate)} s/{self._unit.removesuffix('s')}"
+            parts.append(f"{number(rate)} {self._unit}/s" if rate >= 1 else slow)
         if self._total is None:
             return self._fit([self._description, f"{self._step:,}", *parts, elapsed])
         left = max(0, self._total - self._step)

@@ -29,7 +29,7 @@ def run(stream, clock, steps, seconds, **options):
     bar = Bar(steps, True, "train", stream=stream, **options)
     for step in range(options.get("start", 0) + 1, steps + 1):
         clock[0] += seconds
-        bar.update(step, loss=1.0 / step)
+        bar.update(step, **{"train/loss": 1.0 / step})
     return bar
 
 

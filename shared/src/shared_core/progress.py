@@ -90,7 +90,10 @@ class Bar:
             _active = self
 
     def update(self, step: int, **numbers: float | str) -> None:
-        """`step` steps are done; `numbers` are shown beside the bar and stay until they are replaced."""
+        """`step` steps are done; `numbers` are shown beside the bar and stay until they are replaced.
+
+        A name that repeats the description (`train/loss` of the bar "train") is shown without it.
+        """
         self._step = step
         self._numbers.update(numbers)
         if self._enabled and time.monotonic() - self._drawn_at >= self._interval:
@@ -146,7 +149,8 @@ class Bar:
 
     def _line(self, now: float) -> str:
         elapsed = duration(now - self._began)
-        parts = [f"{name.replace('_', ' ')} {number(value)}" for name, value in self._numbers.items()]
+        names = {name: name.removeprefix(f"{self._description}/").replace("_", " ") for name in self._numbers}
+        parts = [f"{names[name]} {number(value)}" for name, value in self._numbers.items()]
         if self._seconds_per_step:
             rate = 1 / self._seconds_per_step
             slow = f"{number(1 / rate)} s/{self._unit.removesuffix('s')}"

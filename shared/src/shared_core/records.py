@@ -68,14 +68,7 @@ class RunDir:
             run = find(Path(resume))
         new = not run.path.exists()
         try:
-            run.path.mkdir(parents=True, exist_ok=True)
-            for folder in (run.checkpoints, run.figures, run.predictions, run.evaluation):
-                folder.mkdir(exist_ok=True)
-            run._take_lock()
-        except OSError as error:
-            raise files.explain(error, run.path) from error
-        try:
-            run.status("running")
+            run._start()
         except UserError:
             if new:
                 run._remove_empty()
@@ -116,6 +109,19 @@ class RunDir:
             self._lock.close()
             self._lock = None
 
+    def _start(self) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            for folder in self._folders():
+                folder.mkdir(exist_ok=True)
+            self._take_lock()
+        except OSError as error:
+            raise files.explain(error, self.path) from error
+        self.status("running")
+
+    def _folders(self) -> tuple[Path, ...]:
+        return self.checkpoints, self.figures, self.predictions, self.evaluation
+
     def _take_lock(self) -> None:
         """Refuse to write a run that another living process writes.
 
@@ -142,9 +148,10 @@ class RunDir:
     def _remove_empty(self) -> None:
         self.close()
         with contextlib.suppress(OSError):
-            (self.path / ".lock").unlink()
-            for folder in (self.checkpoints, self.figures, self.predictions, self.evaluation, self.path):
-                folder.rmdir()
+            (self.path / ".lock").unlink(missing_ok=True)
+            for folder in (*self._folders(), self.path):
+                if folder.is_dir():
+                    folder.rmdir()
 
 
 def find(path: Path) -> RunDir:

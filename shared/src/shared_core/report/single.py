@@ -130,7 +130,8 @@ def _headline(run: RunData, wanted: str) -> Headline | None:
 
 def _what_was_run(run: RunData) -> list[Block]:
     keys = [key for key in IN_BRIEF if run.config.get(key) is not None]
-    keys += [key for key in run.config if key.startswith(("model.", "data."))]
+    for section in ("model.", "data."):
+        keys += [key for key, value in run.config.items() if key.startswith(section) and value is not None]
     blocks: list[Block] = [Facts([(key, data.text(run.config[key])) for key in keys[:MOST_FACTS]])] if keys else []
     if run.command:
         blocks.append(Code(run.command))

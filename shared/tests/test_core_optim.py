@@ -1,5 +1,6 @@
 """Schedules and optimizers against PyTorch's own."""
 
+import itertools
 import math
 
 import pytest
@@ -7,9 +8,10 @@ import torch
 from hypothesis import given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
+from torch import nn
+
 from shared_core import optim, settings
 from shared_core.ema import AveragedModel
-from torch import nn
 
 
 def rates(schedule: optim.Schedule, peak: float, steps: int) -> list[float]:
@@ -47,7 +49,7 @@ def test_warmup_rises_to_the_peak_and_ends_at_the_floor() -> None:
     ours = rates(optim.Schedule(settings.Scheduler(warmup_steps=4, min_lr=0.01), 104), 1.0, 105)
     assert ours[:5] == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0])
     assert ours[104] == pytest.approx(0.01)
-    assert all(later <= earlier for earlier, later in zip(ours[4:], ours[5:], strict=False))
+    assert all(later <= earlier for earlier, later in itertools.pairwise(ours[4:]))
 
 
 def test_plateau_is_pytorchs() -> None:
@@ -67,7 +69,8 @@ def test_plateau_is_pytorchs() -> None:
 def test_every_parameter_is_in_one_group_and_vectors_do_not_decay() -> None:
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
     for name in ("adamw", "muon"):
-        groups = [g for o in optim.build(settings.Optimizer(name=name, weight_decay=0.1), model) for g in o.param_groups]
+        made = optim.build(settings.Optimizer(name=name, weight_decay=0.1), model)
+        groups = [group for optimizer in made for group in optimizer.param_groups]
         found = [id(p) for g in groups for p in g["params"]]
         assert sorted(found) == sorted(id(p) for p in model.parameters())
         assert all(p.ndim < 2 for g in groups if g["weight_decay"] == 0 for p in g["params"])

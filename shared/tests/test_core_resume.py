@@ -1,6 +1,7 @@
 """Promises 1 to 4: killed at any instant, resumed, and the weights are those of the uninterrupted run."""
 
 import json
+import multiprocessing
 import os
 import random
 import signal
@@ -9,10 +10,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
-import toy
 import torch
+import toy.child
+
 from shared_core.signals import EXIT_PREEMPTED
 
 HERE = Path(__file__).parent
@@ -22,40 +25,42 @@ TINY = [
 ]
 
 
-def command(folder: Path, *flags: str, processes: int = 1) -> list[str]:
-    train = ["train", "--paths.runs", str(folder), *TINY, *flags]
-    if processes == 1:
-        return [sys.executable, "-m", "toy", *train]
+def flags(folder: Path, *more: str) -> list[str]:
+    return ["train", "--paths.runs", str(folder), *TINY, *more]
+
+
+def start(folder: Path, *more: str) -> Any:
+    """One training process, forked from a server that has imported everything: a start costs no import."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["toy", "toy.child"])
+    folder.mkdir(parents=True, exist_ok=True)
+    process = context.Process(target=toy.child.main, args=(flags(folder, *more), folder / "output.txt"))
+    process.start()
+    return process
+
+
+def train(folder: Path, *more: str) -> tuple[int, str]:
+    """Exit status (negative: the signal) and output of one training process."""
+    process = start(folder, *more)
+    process.join(timeout=240)
+    return process.exitcode, (folder / "output.txt").read_text()
+
+
+def train_with_two(folder: Path, *more: str) -> tuple[int, str]:
+    """The same under `accelerate launch` with two processes."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    launch = ["accelerate.commands.launch", "--cpu", "--multi_cpu", "--num_processes", str(processes)]
-    launch += ["--num_machines", "1", "--mixed_precision", "no", "--main_process_port", str(port)]
-    return [sys.executable, "-m", *launch, "-m", "toy", *train]
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1"}
-
-
-def start(folder: Path, *flags: str, processes: int = 1) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        command(folder, *flags, processes=processes),
-        env=environment(),
+    launch = ["accelerate.commands.launch", "--cpu", "--multi_cpu", "--num_processes", "2", "--num_machines", "1"]
+    launch += ["--mixed_precision", "no", "--main_process_port", str(port), "-m", "toy"]
+    done = subprocess.run(
+        [sys.executable, "-m", *launch, *flags(folder, *more)],
+        env={**os.environ, "PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1"},
         text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
+        capture_output=True,
+        timeout=300,
     )
-
-
-def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
-    out, err = process.communicate(timeout=240)
-    return process.returncode, out + err
-
-
-def train(folder: Path, *flags: str, processes: int = 1) -> tuple[int, str]:
-    return finish(start(folder, *flags, processes=processes))
+    return done.returncode, done.stdout + done.stderr
 
 
 def run_folder(folder: Path, name: str = "default") -> Path:
@@ -106,18 +111,31 @@ def test_killed_at_random_instants(tmp_path: Path, uninterrupted: Path) -> None:
     code, output = train(tmp_path / "timed")
     assert code == 0, output
     whole = time.monotonic() - began
-    killed = 0
-    while killed < 20:
-        folder = tmp_path / f"run-{killed}"
+    for kill in range(20):
+        folder = tmp_path / f"run-{kill}"
         process = start(folder)
-        time.sleep(rng.uniform(0.3, 1.0) * whole)
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            killed += 1
-        process.communicate()
+        time.sleep(rng.uniform(0.05, 0.95) * whole)
+        process.kill()
+        process.join()
         code, output = train(folder) if not is_finished(folder) else (0, "")
         assert code == 0, output
         assert_same_result(folder, uninterrupted)
+
+
+@pytest.mark.slow
+def test_killed_at_every_write_of_a_save(tmp_path: Path, uninterrupted: Path) -> None:
+    boundary = 0
+    while True:
+        boundary += 1
+        folder = tmp_path / f"boundary-{boundary}"
+        code, output = train(folder, "--data.stop_at_boundary", str(boundary))
+        if code == 0:
+            break  # the run crosses no more boundaries
+        assert code == -signal.SIGKILL, output
+        code, output = train(folder)
+        assert code == 0, output
+        assert_same_result(folder, uninterrupted)
+    assert boundary > 30  # three saves of more than ten writes each
 
 
 def is_finished(folder: Path) -> bool:
@@ -137,13 +155,14 @@ def test_terminated_leaves_a_checkpoint_and_says_so(tmp_path: Path, uninterrupte
 
 @pytest.mark.slow
 def test_two_processes_killed_and_resumed(tmp_path: Path) -> None:
-    code, output = train(tmp_path / "whole", processes=2)
+    code, output = train_with_two(tmp_path / "whole")
     assert code == 0, output
-    for at in (4, 9, 14):
-        folder = tmp_path / f"killed-{at}"
-        code, _ = train(folder, "--data.stop_at", str(at), processes=2)
+    faults = [("--data.stop_at", "4"), ("--data.stop_at", "9"), ("--data.stop_at_boundary", "17")]
+    for kill, fault in enumerate(faults):
+        folder = tmp_path / f"killed-{kill}"
+        code, _ = train_with_two(folder, *fault)
         assert code != 0
-        code, output = train(folder, processes=2)
+        code, output = train_with_two(folder)
         assert code == 0, output
         assert_same_result(folder, tmp_path / "whole")
 

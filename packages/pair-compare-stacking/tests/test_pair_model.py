@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from pair_compare_stacking import baseline, model
 from pair_compare_stacking.generator import digit_prior
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from pair_compare_stacking import generator, pairfile, prepare, submission
-from pair_compare_stacking.config import Config
+from pair_compare_stacking.config import Config, PrepareOptions
 from pair_compare_stacking.pairs import PairNPZDataset
 from pair_compare_stacking.pairs_config import Data
 from pair_compare_stacking.sources import Source, load_source
@@ -314,7 +314,7 @@ def test_sample_is_the_embedded_default_at_the_configured_severity(tmp_path: Pat
     seen: list[tuple[Data, Path]] = []
     monkeypatch.setattr(prepare, "prepare", lambda data, folder, bar: seen.append((data, folder)))
     wanted = config(tmp_path, source="mnist", protocol="course", n_train=50_000, severity=4, name="big")
-    prepare.run(None, wanted, prepare.Options(sample=True))  # type: ignore[arg-type]
+    prepare.run(None, wanted, PrepareOptions(sample=True))  # type: ignore[arg-type]
     data, folder = seen[0]
     assert (data.source, data.n_train, data.severity, data.protocol) == ("digits", 2000, 4, "course")
     assert folder == tmp_path / "pair-compare-stacking" / "digits-course"

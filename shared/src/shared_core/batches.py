@@ -28,7 +28,7 @@ class Batches(ABC):
 
 
 class StreamBatches(Batches):
-    """An endless generated stream: `make(generator)` returns one batch and draws all its randomness from `generator`."""
+    """An endless generated stream: `make(generator)` returns a batch and draws all randomness from `generator`."""
 
     def __init__(
         self,

@@ -163,7 +163,8 @@ class Schedule:
             self.reduction, self.waited = self.reduction * self.wanted.factor, 0
 
     def state_dict(self) -> dict[str, float]:
-        return {"reduction": self.reduction, "best": self.best if math.isfinite(self.best) else -1e308, "waited": self.waited}
+        best = self.best if math.isfinite(self.best) else -1e308  # JSON has no infinity
+        return {"reduction": self.reduction, "best": best, "waited": self.waited}
 
     def load_state_dict(self, state: dict[str, float]) -> None:
         self.reduction, self.best, self.waited = state["reduction"], state["best"], int(state["waited"])

@@ -27,7 +27,7 @@ class Task(ABC):
 
     @abstractmethod
     def loss(self, model: nn.Module, batch: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Mean loss of a batch (scalar) and detached scalars to log. `model` is the prepared one: call it, not `self.model`."""
+        """Mean loss of a batch (scalar), and scalars to log. `model` is the prepared one: call it, not `self.model`."""
 
     @abstractmethod
     def evaluate(self, model: nn.Module, runtime: Runtime) -> dict[str, float]:

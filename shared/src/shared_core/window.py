@@ -6,42 +6,47 @@ import torch
 
 
 class Window:
-    """Sums of logged scalars; `read` is the only place where the host waits for the device.
+    """Logged scalars of each step; `read` is the only place where the host waits for the device.
 
     Steps whose gradient was not finite are counted and left out of the means.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    FOLD = 256  # rows kept before they are summed up, so that a long window takes no memory
+
+    def __init__(self) -> None:
         self._names: list[str] = []
-        self._sums: torch.Tensor | None = None
         self.restart()
 
     def restart(self) -> None:
-        self._sums, self._steps, self._samples, self._waited = None, 0, 0, 0.0
+        self._rows: list[torch.Tensor] = []
+        self._sums: torch.Tensor | None = None
+        self._steps, self._samples, self._waited = 0, 0, 0.0
         self._began = time.perf_counter()
 
     def waited(self, seconds: float) -> None:
         """Time spent waiting for the next batch."""
         self._waited += seconds
 
-    @torch.no_grad()
     def add(self, values: dict[str, torch.Tensor], bad: torch.Tensor, samples: int) -> None:
         """One optimizer step: scalars on the device, the flag (0 or 1) of a skipped step, samples of all processes."""
-        if self._names != list(values):
-            self._names = list(values)
-        row = torch.stack([*(v.detach().float() for v in values.values()), bad])
-        row = torch.where(bad > 0, self._skipped_row(len(row)), row)
-        self._sums = row if self._sums is None else self._sums + row
+        self._names = list(values)
+        # a copy: a task may log a parameter, which the next step changes in place
+        self._rows.append(torch.stack([*(v.detach().float() for v in values.values()), bad]))
         self._steps, self._samples = self._steps + 1, self._samples + samples
+        if len(self._rows) == self.FOLD:
+            self._fold()
 
-    def _skipped_row(self, length: int) -> torch.Tensor:
-        row = torch.zeros(length, device=self.device)
-        row[-1] = 1.0
-        return row
+    def _fold(self) -> None:
+        """Sum the rows up, on the device: a few operations for many steps, not a few for each."""
+        rows = torch.stack(self._rows)
+        values, bad = rows[:, :-1], rows[:, -1:]
+        sums = torch.cat([torch.where(bad > 0, 0.0, values), bad], dim=1).sum(dim=0)
+        self._rows, self._sums = [], sums if self._sums is None else self._sums + sums
 
     def read(self) -> tuple[dict[str, float], int]:
-        """Means of this process since `restart`, with samples/s and the share of time waited for data; skipped steps."""
+        """Means since `restart`, with samples/s and the share of time waited for data; and the skipped steps."""
+        if self._rows:
+            self._fold()
         if self._sums is None:
             return {}, 0
         *sums, bad = self._sums.tolist()

@@ -4,24 +4,29 @@ A network with dropout and batch normalisation learns noisy sums from a data set
 every source of randomness that a resume must restore is there. `python -m toy train --flags` runs it as a command.
 """
 
+import itertools
 import os
 import signal
 from pathlib import Path
 
 import torch
+from torch import nn
+
+from shared_core import checkpoint
 from shared_core.batches import LoaderBatches
 from shared_core.cli import App
 from shared_core.runtime import Runtime
 from shared_core.settings import RunConfig, Section, resumable
 from shared_core.task import Task
-from torch import nn
 
 
 class Data(Section):
     rows: int = 96
+    noise: float = 0.1
     num_workers: int = 0
     stop_at: int | None = resumable(None)  # send ourselves a signal in the middle of that forward pass
     stop_signal: int = resumable(int(signal.SIGKILL))
+    stop_at_boundary: int | None = resumable(None)  # be killed at that write of the checkpoints
     nan_at: int | None = resumable(None)  # the loss of this forward pass is not finite
     largest_piece: int | None = None  # a device whose memory holds so many samples
 
@@ -30,25 +35,31 @@ class Config(RunConfig):
     data: Data = Data()
 
 
+def kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 class Sums(torch.utils.data.Dataset):
     def __init__(self, data: Data) -> None:
+        self.noise = data.noise
         self.x = torch.randn(data.rows, 6, generator=torch.Generator().manual_seed(1))
 
     def __len__(self) -> int:
         return len(self.x)
 
     def __getitem__(self, row: int) -> dict[str, torch.Tensor]:
-        noisy = self.x[row] + 0.1 * torch.randn(6)  # augmentation from the global generator
+        noisy = self.x[row] + self.noise * torch.randn(6)  # augmentation from the global generator
         return {"x": noisy, "y": self.x[row].sum()}
 
 
 class ToyTask(Task):
     def __init__(self, config: Config, runtime: Runtime) -> None:
         self.data = config.data
-        self.model = nn.Sequential(
-            nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, 1)
-        )
+        self.model = nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, 1))
         self.calls = 0
+        if config.data.stop_at_boundary is not None and runtime.is_main:
+            count = itertools.count(1)
+            checkpoint._boundary = lambda name: next(count) == config.data.stop_at_boundary and kill()
         self.batches = LoaderBatches(
             Sums(config.data),
             batch_size=config.training.batch_size,

@@ -18,19 +18,19 @@ APP = App(
             "prepare",
             "pair_compare_stacking.prepare:run",
             "source digits -> files of degraded pairs",
-            options="pair_compare_stacking.prepare:Options",
+            options="pair_compare_stacking.config:PrepareOptions",
         ),
         Verb(
             "evaluate",
             "pair_compare_stacking.evaluate:run",
             "metrics with intervals, beside a baseline, and figures",
-            options="pair_compare_stacking.evaluate:Options",
+            options="pair_compare_stacking.config:EvaluateOptions",
         ),
         Verb(
             "predict",
             "pair_compare_stacking.predict:run",
             "the answer file (id,label), or --check one",
-            options="pair_compare_stacking.predict:Options",
+            options="pair_compare_stacking.config:PredictOptions",
         ),
     ),
 )

@@ -1,9 +1,13 @@
-"""Configuration of pair-compare."""
+"""Configuration of pair-compare, and the flags of its verbs. Imports nothing heavy: `--help` reads it."""
+
+from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
-from shared_core.settings import RunConfig, Section
 
 from pair_compare_stacking.pairs_config import Data
+from shared_core.runs import RunOptions
+from shared_core.settings import RunConfig, Section
 
 
 class Model(Section):
@@ -29,3 +33,26 @@ class Config(RunConfig):
     data: Data = Data()
     stream: Stream = Stream()
     model: Model = Model()
+
+
+class PrepareOptions(Section):
+    """Flags of `prepare` beside the data section."""
+
+    sample: bool = Field(False, description="the embedded default: scikit-learn's digits, small files")
+
+
+class EvaluateOptions(RunOptions):
+    """What to evaluate, and on what."""
+
+    split: Literal["all", "val", "test_public", "test_disjoint"] = Field(
+        "all", description="which of the prepared files"
+    )
+    baseline: bool = Field(True, description="fit the baseline on train.npz and show it beside")
+
+
+class PredictOptions(RunOptions):
+    """Which pairs, and where the answers go."""
+
+    input: Path | None = Field(None, description=".npz with x and id; default: the prepared test_public.npz")
+    out: Path | None = Field(None, description="answer file; default: predictions/pred_public.csv in the run's folder")
+    check: Path | None = Field(None, description="do not predict: check this answer file against the ids of the input")

@@ -1,37 +1,28 @@
 """The verb `evaluate`: what a checkpoint is worth on the labelled splits, beside a baseline, with figures."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field
+
+from pair_compare_stacking import baseline, prepare, train
+from pair_compare_stacking.config import Config, EvaluateOptions
+from pair_compare_stacking.generator import digit_prior
+from pair_compare_stacking.model import PairModel, Prediction
+from pair_compare_stacking.pairs import PairNPZDataset
 from shared_core import checkpoint, figures, metrics, records, report, runs
 from shared_core.cli import App
 from shared_core.errors import UserError
 from shared_core.metrics import Estimate
 from shared_core.progress import message
-from shared_core.runs import RunOptions
 from shared_core.runtime import Runtime
-
-from pair_compare_stacking import baseline, prepare, train
-from pair_compare_stacking.config import Config
-from pair_compare_stacking.generator import digit_prior
-from pair_compare_stacking.model import PairModel, Prediction
-from pair_compare_stacking.pairs import PairNPZDataset
 
 SPLITS = ("val", "test_public", "test_disjoint")
 WORST_SHOWN = 12
 
 
-class Options(RunOptions):
-    """What to evaluate, and on what."""
-
-    split: Literal["all", "val", "test_public", "test_disjoint"] = Field("all", description="which of the prepared files")
-    baseline: bool = Field(True, description="fit the baseline on train.npz and show it beside")
-
-
-def run(app: App, config: Config, options: Options) -> int:
+def run(app: App, config: Config, options: EvaluateOptions) -> int:
     """Evaluate a checkpoint on each split and refresh the run's report."""
     found = runs.locate(app, config, options)
     path = runs.checkpoint(found, options.checkpoint)
@@ -62,7 +53,9 @@ def load_model(config: Config, path: Path) -> PairModel:
         model.load_state_dict(weights, strict=True)
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip()
-        raise UserError(f"{path}: its weights do not fit the configuration's model ({first}); use the run's own config.yaml") from error
+        raise UserError(
+            f"{path}: its weights do not fit the configuration's model ({first}); use the run's own config.yaml"
+        ) from error
     return model.eval()
 
 
@@ -71,7 +64,8 @@ def fit_baseline(config: Config, folder: Path) -> baseline.TreesBaseline:
     message("fitting the baseline")
     pairs = PairNPZDataset(folder / "train.npz")
     if pairs.digits is None:
-        raise UserError(f"{folder / 'train.npz'}: the truth beside it is missing; prepare again or use --baseline false")
+        path = folder / "train.npz"
+        raise UserError(f"{path}: the truth beside it is missing; prepare again or use --baseline false")
     trees = baseline.TreesBaseline(digit_prior(config.data.weight_diff1), config.seed)
     return trees.fit(pairs.x.numpy(), pairs.digits.numpy())
 
@@ -93,7 +87,9 @@ def evaluate(
     tables: dict[str, Any] = {}
     drawn = [
         figures.reliability(p, y, folder / f"{name}_reliability.png", title=f"Reliability on {name}"),
-        figures.risk_coverage(np.abs(p - 0.5), right, folder / f"{name}_risk_coverage.png", title=f"Risk and coverage on {name}"),
+        figures.risk_coverage(
+            np.abs(p - 0.5), right, folder / f"{name}_risk_coverage.png", title=f"Risk and coverage on {name}"
+        ),
     ]
     if digits is not None:
         by_distance = accuracy_by_distance(right, digits.numpy())
@@ -127,7 +123,9 @@ def labels(pairs: PairNPZDataset, name: str) -> np.ndarray:
 def accuracy_by_distance(right: np.ndarray, digits: np.ndarray) -> dict[str, Estimate]:
     """Accuracy for |a - b| = 1, 2, ..., as far as there are pairs."""
     distance = np.abs(digits[:, 0] - digits[:, 1])
-    return {str(d): metrics.wilson(int(right[distance == d].sum()), int((distance == d).sum())) for d in np.unique(distance)}
+    return {
+        str(d): metrics.wilson(int(right[distance == d].sum()), int((distance == d).sum())) for d in np.unique(distance)
+    }
 
 
 def ingredients(prediction: Prediction, y: np.ndarray, right: np.ndarray) -> list[dict[str, Any]]:
@@ -143,7 +141,12 @@ def ingredients(prediction: Prediction, y: np.ndarray, right: np.ndarray) -> lis
 
 
 def digit_figures(
-    prediction: Prediction, digits: np.ndarray, by_distance: dict[str, Estimate], overall: float, folder: Path, name: str
+    prediction: Prediction,
+    digits: np.ndarray,
+    by_distance: dict[str, Estimate],
+    overall: float,
+    folder: Path,
+    name: str,
 ) -> list[Path]:
     """Accuracy by distance, and which digits are taken for which."""
     answered = prediction.digit_logits.argmax(dim=-1).numpy()
@@ -174,7 +177,8 @@ def worst(p: np.ndarray, y: np.ndarray, pairs: PairNPZDataset, path: Path) -> Pa
         path,
         columns=3,
         title="Worst errors",
-        caption="Pairs whose true answer the model found least likely: the true digits, and its probability that the left one is larger.",
+        caption="Pairs whose true answer the model found least likely: the true digits, and its probability that the "
+        "left one is larger.",
     )
 
 

@@ -22,7 +22,7 @@ class Prediction:
 
 
 class Residual(nn.Module):
-    """Pre-activation residual block (He et al. 2016): BN ReLU conv BN ReLU conv, 1x1 shortcut where the shape changes."""
+    """Pre-activation residual block (He et al. 2016), with a 1x1 shortcut where the shape changes."""
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
         super().__init__()
@@ -41,7 +41,8 @@ class Residual(nn.Module):
 class Tower(nn.Module):
     """A half (B, 1, 28, 28) in 0..1 -> D features.
 
-    The stem halves the resolution; every stage after the first halves it again. Average and maximum pooling both go into the features.
+    The stem halves the resolution; every stage after the first halves it again. The features come from average and
+    maximum pooling.
     """
 
     def __init__(self, widths: tuple[int, ...], layers: tuple[int, ...], feat_dim: int) -> None:
@@ -66,14 +67,14 @@ class Tower(nn.Module):
 
 
 class Comparison(nn.Module):
-    """Log-odds that the left digit is larger: exactly antisymmetric, f(a, b) = -f(b, a) = h(a, b) - h(b, a).
+    """Log-odds that the left digit is larger: exactly antisymmetric, f(a, b) = h(a, b) - h(b, a) = -f(b, a).
 
-    h is the log-probability of "left larger" that the two digit posteriors and the joint prior of the training pairs imply
+    h is the log-probability of "left larger" that the two digit posteriors and the joint prior of the pairs imply,
 
         log sum over a > b of  p(a | left) p(b | right) prior(a, b) / (p(a) p(b)),
 
-    which is Bayes' rule for halves that are independent given their digits, plus a learned correction from both features.
-    The prior is symmetrised, since an antisymmetric answer can use nothing else.
+    which is Bayes' rule for halves that are independent given their digits, plus a correction learned from both. The
+    prior is symmetrised, since an antisymmetric answer can use nothing else.
     """
 
     larger: torch.Tensor

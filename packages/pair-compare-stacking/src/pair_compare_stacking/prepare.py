@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import Field
 
 from pair_compare_stacking import pairfile, submission
 from pair_compare_stacking.generator import SIDE, sample_pairs
@@ -25,10 +24,9 @@ from pair_compare_stacking.pairs_config import Data
 from pair_compare_stacking.sources import Pool, Source, load_source
 from shared_core import files, prepared, progress, splits
 from shared_core.errors import UserError
-from shared_core.settings import Section
 
 if TYPE_CHECKING:
-    from pair_compare_stacking.config import Config
+    from pair_compare_stacking.config import Config, PrepareOptions
     from shared_core.cli import App
 
 PACKAGE = "pair-compare-stacking"
@@ -37,12 +35,6 @@ VAL_SHARE = 1 / 6  # of the train pool's images, under protocol disjoint
 RECORD = "prepare.json"
 POOL = "pool.npz"
 LABELS = "test_public_labels.csv"
-
-
-class Options(Section):
-    """Flags of `prepare` beside the data section."""
-
-    sample: bool = Field(False, description="the embedded default: scikit-learn's digits, small files")
 
 
 @dataclass(frozen=True)
@@ -61,7 +53,7 @@ class Part:
         return (f"{self.name}.npz", f"{self.name}.truth.npz", *labels)
 
 
-def run(app: App, config: Config, options: Options | None) -> int:
+def run(app: App, config: Config, options: PrepareOptions | None) -> int:
     """Prepare the set that the data section describes."""
     data = config.data.sample() if options is not None and options.sample else config.data
     prepare(data, config.paths.data / PACKAGE / data.folder, bar=config.logging.progress)

@@ -1,23 +1,23 @@
 """The training problem: a stream of fresh pairs, the pair model, accuracy on val.npz."""
 
 import torch
-from shared_core import files
-from shared_core.batches import StreamBatches
-from shared_core.errors import UserError
-from shared_core.runtime import Runtime
-from shared_core.task import Task
 from torch import nn
 
 from pair_compare_stacking import degrade, model, prepare
 from pair_compare_stacking.config import Config
 from pair_compare_stacking.generator import digit_prior
 from pair_compare_stacking.pairs import PairNPZDataset, halves
+from shared_core import files
+from shared_core.batches import StreamBatches
+from shared_core.errors import UserError
+from shared_core.runtime import Runtime
+from shared_core.task import Task
 
 EVALUATION_BATCH = 500
 
 
 class PairTask(Task):
-    """Trains on pairs that are drawn anew for every batch and never repeat; the source images exclude those of val.npz."""
+    """Trains on pairs that are drawn anew for every batch and never repeat, from images that val.npz does not use."""
 
     monitor = "val/accuracy"
     maximize = True
@@ -34,8 +34,8 @@ class PairTask(Task):
         over_all = config.training.batch_size * runtime.world
         if config.stream.pairs_per_epoch < over_all:
             raise UserError(
-                f"stream.pairs_per_epoch: {config.stream.pairs_per_epoch} is less than one batch ({over_all}); raise it "
-                "or lower --batch-size"
+                f"stream.pairs_per_epoch: {config.stream.pairs_per_epoch} is less than one batch ({over_all}); "
+                "raise it or lower --batch-size"
             )
         self.batches = StreamBatches(
             self._batch,

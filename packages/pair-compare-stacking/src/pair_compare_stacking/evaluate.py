@@ -85,6 +85,7 @@ def evaluate(
     p = torch.sigmoid(prediction.logit.double()).numpy()
     right = (p >= 0.5) == y
     tables: dict[str, Any] = {}
+    notes: list[str] = []
     drawn = [
         figures.reliability(p, y, folder / f"{name}_reliability.png", title=f"Reliability on {name}"),
         figures.risk_coverage(
@@ -93,8 +94,11 @@ def evaluate(
     ]
     if digits is not None:
         by_distance = accuracy_by_distance(right, digits.numpy())
-        tables["Accuracy by distance of the digits"] = [{"|a - b|": key, **_row(e)} for key, e in by_distance.items()]
-        tables["What the answer is made of"] = ingredients(prediction, y, right)
+        tables["Accuracy by distance of the digits"] = [
+            {"|a - b|": key, "accuracy": e.as_dict(), "pairs": e.n} for key, e in by_distance.items()
+        ]
+        tables["What the answer is made of"], note = ingredients(prediction, y, right)
+        notes.append(note)
         drawn += digit_figures(prediction, digits.numpy(), by_distance, float(right.mean()), folder, name)
     drawn.append(worst(p, y, pairs, folder / f"{name}_worst.png"))
     baselines = {}
@@ -108,6 +112,7 @@ def evaluate(
         "baselines": baselines,
         "tables": tables,
         "figures": [f"figures/{path.name}" for path in drawn],
+        "notes": notes,
     }
 
 
@@ -128,16 +133,17 @@ def accuracy_by_distance(right: np.ndarray, digits: np.ndarray) -> dict[str, Est
     }
 
 
-def ingredients(prediction: Prediction, y: np.ndarray, right: np.ndarray) -> list[dict[str, Any]]:
+def ingredients(prediction: Prediction, y: np.ndarray, right: np.ndarray) -> tuple[list[dict[str, Any]], str]:
     """The combined answer beside one from the digits alone, which does not know that neighbours are common."""
     posteriors = torch.softmax(prediction.digit_logits.double(), dim=-1)
     expected = posteriors @ torch.arange(10, dtype=torch.float64)
     digits_only = (expected[:, 0] > expected[:, 1]).numpy() == y
-    return [
-        {"answer": "comparison and digits with the pairs' prior", **_row(metrics.wilson(int(right.sum()), len(y)))},
-        {"answer": "larger expected digit, no prior", **_row(metrics.wilson(int(digits_only.sum()), len(y)))},
-        {"answer": "p of McNemar's test between the two", "accuracy": f"{metrics.mcnemar(right, digits_only):.2g}"},
+    rows = [
+        {"answer": "comparison and digits, with the pairs' prior", "accuracy": _accuracy(right)},
+        {"answer": "larger expected digit, without the prior", "accuracy": _accuracy(digits_only)},
     ]
+    p = metrics.mcnemar(right, digits_only)
+    return rows, f"the two answers in the last table differ with p = {p:.2g} (McNemar's exact test)"
 
 
 def digit_figures(
@@ -189,9 +195,5 @@ def _truth(pairs: PairNPZDataset, row: int, y: np.ndarray) -> str:
     return f"{left} {'>' if left > right else '<'} {right}"
 
 
-def _row(estimate: Estimate) -> dict[str, Any]:
-    return {
-        "accuracy": f"{estimate.value:.4f}",
-        "95 % interval": f"{estimate.low:.4f} to {estimate.high:.4f}",
-        "pairs": estimate.n,
-    }
+def _accuracy(right: np.ndarray) -> dict[str, Any]:
+    return metrics.wilson(int(right.sum()), len(right)).as_dict()

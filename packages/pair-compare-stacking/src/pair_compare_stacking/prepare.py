@@ -77,7 +77,7 @@ def prepare(data: Data, folder: Path, bar: bool = True) -> dict[str, Any]:
     _announce(folder, mark, origin, data, finished)
     files.require_space(folder, _bytes(todo, source), "the data set")
     _clear(folder, mark, finished)
-    with progress.Bar(sum(part.n for part in todo), bar, "preparing pairs") as line:
+    with progress.Bar(sum(part.n for part in todo), bar, "preparing", unit="pairs") as line:
         done = 0
 
         def advance(pairs: int) -> None:

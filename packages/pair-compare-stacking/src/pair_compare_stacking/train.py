@@ -30,6 +30,8 @@ class PairTask(Task):
         labels = torch.from_numpy(pool["labels"]).to(runtime.device)
         self.index = degrade.DigitIndex.of(labels)
         self.val = PairNPZDataset(folder / "val.npz")
+        if self.val.y is None or self.val.digits is None:
+            raise UserError(f"{folder / 'val.npz'}: the truth beside it is missing; prepare the set again")
         self.model = build_model(config)
         over_all = config.training.batch_size * runtime.world
         if config.stream.pairs_per_epoch < over_all:
@@ -63,16 +65,16 @@ class PairTask(Task):
 
     def evaluate(self, model_: nn.Module, runtime: Runtime) -> dict[str, float]:
         prediction = predict(model_, self.val.x, runtime)
-        y = self.val.y
-        assert y is not None
-        metrics = {
+        y, digits = self.val.y, self.val.digits
+        assert y is not None and digits is not None  # since __init__
+        total, parts = model.loss(prediction, y, digits, self.config.model.digit_weight)
+        hits = prediction.digit_logits.argmax(dim=-1) == digits
+        return {
             "val/accuracy": float(((prediction.logit > 0) == (y > 0)).float().mean()),
-            "val/loss": float(nn.functional.binary_cross_entropy_with_logits(prediction.logit, y.float())),
+            "val/digit_accuracy": float(hits.float().mean()),
+            "val/loss": float(total),
+            **{f"val/{name}": float(value) for name, value in parts.items()},
         }
-        if self.val.digits is not None:
-            hits = prediction.digit_logits.argmax(dim=-1) == self.val.digits
-            metrics["val/digit_accuracy"] = float(hits.float().mean())
-        return metrics
 
 
 def build_model(config: Config) -> model.PairModel:

@@ -16,6 +16,7 @@ import pytest
 import torch
 import toy.child
 
+from shared_core.checkpoint import verify
 from shared_core.signals import EXIT_PREEMPTED
 
 HERE = Path(__file__).parent
@@ -183,3 +184,39 @@ def test_finished_run_is_left_alone(tmp_path: Path, uninterrupted: Path) -> None
     code, output = train(tmp_path, "--epochs", "1")
     assert code == 0, output
     assert {path.name for path in (tmp_path / "toy-package").iterdir()} == {"default", "default-2"}
+
+
+def test_disk_that_fills_up_in_the_middle(tmp_path: Path, uninterrupted: Path) -> None:
+    """One line, exit 2, every checkpoint whole; with more room the same command ends with the same weights."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    try:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1400k", "tmpfs", str(disk)], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("cannot mount a small disk (not root)")
+    try:
+        ballast = disk / "ballast"
+        ballast.write_bytes(bytes(260_000))  # a save wants a megabyte of room to spare
+        code, output = train(disk / "runs", "--training.keep_checkpoints", "8")
+        assert code == 2, output
+        (line,) = [line for line in output.splitlines() if line.startswith("error")]
+        assert str(disk) in line
+        assert "Traceback" not in output
+        folders = list((run_folder(disk / "runs") / "checkpoints").glob("step-*"))
+        assert folders
+        assert [folder.name for folder in folders if verify(folder) is not None] == []
+        ballast.unlink()
+        subprocess.run(["mount", "-o", "remount,size=20m", str(disk)], check=True)
+        code, output = train(disk / "runs", "--training.keep_checkpoints", "8")
+        assert code == 0, output
+        assert_same_result(disk / "runs", uninterrupted)
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_place_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    code, output = train(tmp_path, "--paths.runs", str(tmp_path / "file" / "runs"))
+    assert code == 2
+    (line,) = [line for line in output.splitlines() if line.startswith("error")]
+    assert str(tmp_path / "file") in line

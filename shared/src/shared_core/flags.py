@@ -157,9 +157,8 @@ class Flags:
             return
         typed = result.options if target.option else result.config
         key = target.leaf.key
-        if not target.leaf.is_list:
-            typed.texts.pop(key, None)  # the last one counts
-        typed.texts.setdefault(key, []).extend(self._values(target, flag, given, negated, words, result.problems))
+        # the last one counts, for lists too: what a script or a service gives can be overridden behind it
+        typed.texts[key] = self._values(target, flag, given, negated, words, result.problems)
         typed.spelled[key] = flag
 
     def _special(self, result: Split, name: str, flag: str, given: str | None, words: list[str]) -> None:

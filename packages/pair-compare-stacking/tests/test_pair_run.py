@@ -1,0 +1,119 @@
+"""The whole command on a tiny set: prepare, train, evaluate, predict, and what goes wrong."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pair_compare_stacking import pairfile
+from pair_compare_stacking.__main__ import main
+
+TINY = [
+    *("--data.n_train", "60", "--data.n_val", "40", "--data.n_test_public", "30", "--severity", "1"),
+    *("--stream.pairs_per_epoch", "64", "--epochs", "2", "--batch-size", "16", "--model.widths", "4,8"),
+    *("--model.layers", "1,1", "--model.feat_dim", "8", "--model.hidden", "4", "--logging.tracker", "none"),
+    *("--runtime.device", "cpu", "--runtime.threads", "1", "--logging.progress", "false", "--name", "tiny"),
+]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("home")
+    assert run(folder, "prepare") == 0
+    assert run(folder, "train") == 0
+    return folder
+
+
+def run(folder: Path, verb: str, *flags: str) -> int:
+    return main([verb, "--paths.data", str(folder / "data"), "--paths.runs", str(folder / "runs"), *TINY, *flags])
+
+
+def of_run(folder: Path, *parts: str) -> Path:
+    return folder.joinpath("runs", "pair-compare-stacking", "tiny", *parts)
+
+
+def error(capsys: pytest.CaptureFixture[str]) -> str:
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
+    return line
+
+
+def test_evaluation_has_every_metric_with_its_interval(home: Path) -> None:
+    assert run(home, "evaluate") == 0
+    for split, n in (("val", 40), ("test_public", 30)):
+        found = json.loads(of_run(home, "evaluation", f"{split}.json").read_text())
+        assert found["n"] == n
+        assert set(found["metrics"]) == {"accuracy", "f1", "precision", "recall", "roc_auc", "ece", "brier"}
+        assert all(e["low"] <= e["value"] <= e["high"] for e in found["metrics"].values() if e["value"] is not None)
+        assert 0 <= found["baselines"]["trees on pixels"]["accuracy"]["value"] <= 1
+        names = {Path(figure).name.removeprefix(f"{split}_") for figure in found["figures"]}
+        assert names == {"reliability.png", "risk_coverage.png", "by_distance.png", "digits.png", "worst.png"}
+        assert all(of_run(home, figure).is_file() for figure in found["figures"])
+    assert "accuracy on test_public" in of_run(home, "report.md").read_text()
+
+
+def test_evaluation_agrees_with_the_answer_file(home: Path) -> None:
+    """Accuracy recomputed from the CSV and the separate label file equals the evaluation's."""
+    assert run(home, "predict") == run(home, "evaluate", "--baseline", "false") == 0
+    answers, truth = (
+        np.genfromtxt(path, delimiter=",", names=True, dtype=None, encoding="utf-8")
+        for path in (
+            of_run(home, "predictions", "pred_public.csv"),
+            home / "data" / "pair-compare-stacking" / "digits-disjoint" / "test_public_labels.csv",
+        )
+    )
+    assert (answers["id"] == truth["id"]).all()
+    found = json.loads(of_run(home, "evaluation", "test_public.json").read_text())
+    assert found["metrics"]["accuracy"]["value"] == pytest.approx((answers["label"] == truth["label"]).mean())
+
+
+def test_check_accepts_our_answers_and_names_a_defect(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(home, "predict") == 0
+    path = of_run(home, "predictions", "pred_public.csv")
+    assert run(home, "predict", "--check", str(path)) == 0
+    broken = home / "broken.csv"
+    broken.write_text(path.read_text().replace("PUB_0000003,", "PUB_0000004,", 1))
+    capsys.readouterr()
+    assert run(home, "predict", "--check", str(broken)) == 2
+    assert "PUB_0000004" in error(capsys)
+
+
+def test_pool_and_val_share_no_source_image(home: Path) -> None:
+    folder = home / "data" / "pair-compare-stacking" / "digits-disjoint"
+    pool = np.load(folder / "pool.npz")["ids"]
+    assert not np.isin(pool, pairfile.read_truth(folder / "val.npz").sources).any()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--data.name", "nowhere"], "nowhere"),
+        (["--severity", "2"], "prepared with severity 1 instead of 2"),
+        (["--model.layers", "1,1,1"], "model.widths has 2 stages and model.layers 3"),
+        (["--batch-size", "65"], "stream.pairs_per_epoch: 64 is less than one batch (65)"),
+        (["--epohs", "3"], "did you mean"),
+        (["--lr", "fast"], "--lr"),
+    ],
+)
+def test_mistake_gets_one_line(
+    home: Path, capsys: pytest.CaptureFixture[str], flags: list[str], message: str
+) -> None:
+    assert run(home, "train", "--resume", "never", *flags) == 2
+    assert message in error(capsys)
+    assert not of_run(home).with_name("tiny-2").exists()
+
+
+def test_weights_of_another_model_are_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(home, "predict", "--model.widths", "4,12") == 2
+    assert "weights do not fit" in error(capsys)
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 not really an archive"])
+def test_damaged_set_is_named(home: Path, capsys: pytest.CaptureFixture[str], damage: bytes) -> None:
+    path = home / "data" / "pair-compare-stacking" / "digits-disjoint" / "val.npz"
+    whole = path.read_bytes()
+    try:
+        path.write_bytes(damage)
+        assert run(home, "train", "--resume", "never") == 2
+        assert str(path) in error(capsys)
+    finally:
+        path.write_bytes(whole)

@@ -158,11 +158,12 @@ def test_terminated_leaves_a_checkpoint_and_says_so(tmp_path: Path, uninterrupte
 def test_two_processes_killed_and_resumed(tmp_path: Path) -> None:
     code, output = train_with_two(tmp_path / "whole")
     assert code == 0, output
-    faults = [("--data.stop_at", "4"), ("--data.stop_at", "9"), ("--data.stop_at_boundary", "17")]
-    for kill, fault in enumerate(faults):
+    terminated = ("--data.stop_at", "9", "--data.stop_signal", str(int(signal.SIGTERM)))
+    for kill, fault in enumerate([("--data.stop_at", "9"), ("--data.stop_at_boundary", "17"), terminated]):
         folder = tmp_path / f"killed-{kill}"
-        code, _ = train_with_two(folder, *fault)
+        code, output = train_with_two(folder, *fault)
         assert code != 0
+        assert status(folder)["state"] == ("preempted" if fault is terminated else "running"), output
         code, output = train_with_two(folder)
         assert code == 0, output
         assert_same_result(folder, tmp_path / "whole")
@@ -191,7 +192,8 @@ def test_disk_that_fills_up_in_the_middle(tmp_path: Path, uninterrupted: Path) -
     disk = tmp_path / "disk"
     disk.mkdir()
     try:
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1400k", "tmpfs", str(disk)], check=True, capture_output=True)
+        mount = ["mount", "-t", "tmpfs", "-o", "size=1400k", "tmpfs", str(disk)]
+        subprocess.run(mount, check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("cannot mount a small disk (not root)")
     try:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from pair_compare_stacking import pairfile
 from pair_compare_stacking.__main__ import main
 
@@ -94,9 +95,7 @@ def test_pool_and_val_share_no_source_image(home: Path) -> None:
         (["--lr", "fast"], "--lr"),
     ],
 )
-def test_mistake_gets_one_line(
-    home: Path, capsys: pytest.CaptureFixture[str], flags: list[str], message: str
-) -> None:
+def test_mistake_gets_one_line(home: Path, capsys: pytest.CaptureFixture[str], flags: list[str], message: str) -> None:
     assert run(home, "train", "--resume", "never", *flags) == 2
     assert message in error(capsys)
     assert not of_run(home).with_name("tiny-2").exists()

@@ -258,7 +258,7 @@ def risk_coverage(confidence: ArrayLike, correct: ArrayLike, path: Path, *, titl
     return path
 
 
-def _curve(axes: Axes, rows: list[Mapping[str, Any]], key: str, x: str, label: str, style: Mapping[str, str]) -> None:
+def _curve(axes: Axes, rows: list[Mapping[str, Any]], key: str, x: str, label: str, style: Mapping[str, Any]) -> None:
     """Draw one column, if the rows have it."""
     points = np.array([(row[x], row[key]) for row in rows if x in row and key in row], dtype=float).reshape(-1, 2)
     if not len(points):

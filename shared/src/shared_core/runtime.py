@@ -89,6 +89,12 @@ class Runtime:
         torch.distributed.all_reduce(tensor, op=torch.distributed.ReduceOp.MAX)
         return [float(v) for v in tensor.tolist()]
 
+    def broadcast(self, module: torch.nn.Module) -> None:
+        """Give every process the main one's parameters and buffers (batch statistics differ between processes)."""
+        if self.world > 1:
+            for tensor in module.state_dict().values():
+                torch.distributed.broadcast(tensor, src=0)
+
     def barrier(self) -> None:
         self.accelerator.wait_for_everyone()
 

@@ -338,7 +338,9 @@ class Trainer:
     def _evaluate(self) -> bool:
         """Evaluate, record, update best and the counters; whether this is the best so far."""
         before = checkpoint.rng_state()
-        model = self.averaged.model if self.averaged else self.model
+        # not the wrapped model: processes may need different numbers of forward passes
+        model = self.averaged.model if self.averaged else self.accelerator.unwrap_model(self.model)
+        self.runtime.broadcast(model)
         model.eval()
         with torch.no_grad(), self.accelerator.autocast():
             metrics = self.task.evaluate(model, self.runtime)
@@ -347,9 +349,9 @@ class Trainer:
         self._record(metrics)
         if self.task.monitor not in metrics:
             raise UserError(f"{self.task.monitor}: no such metric; the evaluation gives {', '.join(sorted(metrics))}")
-        value = metrics[self.task.monitor] * (1 if self.task.maximize else -1)
-        best = self.progress.best.get(self.task.monitor, -math.inf if self.task.maximize else math.inf)
-        is_best = value > best * (1 if self.task.maximize else -1)
+        sign = 1 if self.task.maximize else -1
+        value = sign * metrics[self.task.monitor]
+        is_best = value > sign * self.progress.best.get(self.task.monitor, -sign * math.inf)
         self.schedule.on_evaluation(value)
         if is_best:
             self.progress.best, self.progress.best_step, self.progress.waited = metrics, self.progress.step, 0

@@ -29,7 +29,6 @@ def test_what_accelerate_launch_sets_by_itself_is_no_contradiction() -> None:
         ("ACCELERATE_MIXED_PRECISION", "bf16", "runtime.precision=fp32"),
         ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4", "training.accumulation=1"),
         ("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR", "runtime.compile=false"),
-        ("ACCELERATE_USE_FSDP", "true", "runtime.fsdp=false"),
     ],
 )
 def test_contradiction_is_refused_with_both_names(name: str, value: str, key: str) -> None:
@@ -42,10 +41,9 @@ def test_contradiction_is_refused_with_both_names(name: str, value: str, key: st
 def test_agreement_is_accepted() -> None:
     guard({"ACCELERATE_MIXED_PRECISION": "bf16"}, precision="bf16")
     guard({"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4"}, accumulation=4)
-    guard({"ACCELERATE_USE_FSDP": "true"}, fsdp=True)
 
 
-@pytest.mark.parametrize("name", ["ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_MEGATRON_LM"])
+@pytest.mark.parametrize("name", ["ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_MEGATRON_LM"])
 def test_other_engines_are_refused(name: str) -> None:
     with pytest.raises(UserError, match=f"{name}=true: not supported"):
         guard({name: "true"})

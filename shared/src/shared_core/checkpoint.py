@@ -378,7 +378,7 @@ def _json(structure: Any) -> str:
 
 def _load_shards(path: Path, structure: dict[str, Any], into: State | None) -> dict[str, Any]:
     if into is None:
-        raise UserError(f"{path}: is sharded; resume it with runtime.fsdp, or read its weights with `export`")
+        raise UserError(f"{path}: is sharded over processes; read its weights with `export`")
     _, tensors = tensorfile.split(_shared(into))
     wanted = tensorfile.names(structure)
     if missing := wanted - tensors.keys():

@@ -199,13 +199,12 @@ def _bytes(
         for optimizer in optim.build(config.optimizer, model, task.no_decay)
     )
     averaged = weights if config.training.ema_decay else 0.0
-    shards = world if config.runtime.fsdp else 1
     samples = _micro_batch(config)
     memory = {
-        "weights": weights / shards,
-        "gradients": gradients / shards,
-        "optimizer": states / shards,
-        "averaged weights": averaged / shards,
+        "weights": weights,
+        "gradients": gradients,
+        "optimizer": states,
+        "averaged weights": averaged,
         "activations": measured.fixed_bytes + samples * measured.bytes_per_sample,
         # while the backward pass works on the largest tensor, its gradient and one more of its size are there
         "workspace": 2 * samples * measured.largest_per_sample,
@@ -252,7 +251,7 @@ def _too_large(memory: dict[str, float], available: float, samples: int) -> str:
     growing = (memory["activations"] + memory["workspace"]) / samples
     room = 0.9 * available - (sum(memory.values()) - growing * samples)
     if room < growing:
-        return "does not fit: weights and optimizer alone fill the memory; shard with --runtime.fsdp true"
+        return "does not fit: weights and optimizer alone fill the memory; use a smaller model"
     fits = int(room / growing)
     return f"does not fit at once; --training.micro_batch {fits} would (the effective batch stays the same)"
 

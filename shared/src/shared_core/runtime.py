@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import FullyShardedDataParallelPlugin
 
 from shared_core import settings
 from shared_core.errors import UserError
@@ -20,10 +19,9 @@ OWNED = {
     "ACCELERATE_MIXED_PRECISION": ("runtime.precision", {"no": "fp32"}),
     "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": ("training.accumulation", {}),
     "ACCELERATE_DYNAMO_BACKEND": ("runtime.compile", {"no": "false"}),
-    "ACCELERATE_USE_FSDP": ("runtime.fsdp", {}),
 }
 LAUNCHER_DEFAULTS = {"no", "1", "false", ""}  # `accelerate launch` sets these when nobody asked for anything
-UNSUPPORTED = ("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_MEGATRON_LM", "ACCELERATE_USE_TP")
+UNSUPPORTED = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_MEGATRON_LM", "ACCELERATE_USE_TP")
 
 
 @dataclass(frozen=True)
@@ -54,11 +52,9 @@ class Runtime:
         torch.set_num_threads(wanted.threads or threads_per_process())
         torch.use_deterministic_algorithms(wanted.deterministic)
         AcceleratorState._reset_state(reset_partial_state=False)  # one process may train, then evaluate in fp32
-        plugin = FullyShardedDataParallelPlugin(fsdp_version=2) if wanted.fsdp else None
         accelerator = Accelerator(
             mixed_precision={"fp32": "no"}.get(precision, precision),
             cpu=wanted.device == "cpu",
-            fsdp_plugin=plugin,
         )
         if accelerator.device.type == "cuda":
             torch.backends.cuda.matmul.allow_tf32 = True
@@ -135,7 +131,6 @@ def guard_environment(env: Mapping[str, str], wanted: settings.Runtime, precisio
         "runtime.precision": precision,
         "training.accumulation": str(accumulation),
         "runtime.compile": str(wanted.compile).lower(),
-        "runtime.fsdp": str(wanted.fsdp).lower(),
     }
     for name, (key, spelled) in OWNED.items():
         theirs = env.get(name, "").lower()

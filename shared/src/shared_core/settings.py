@@ -86,7 +86,6 @@ class Runtime(Section):
     compile: bool = Field(False, description="torch.compile the model")
     gradient_checkpointing: bool = Field(False, description="recompute activations instead of storing them")
     deterministic: bool = Field(False, description="refuse non-deterministic kernels")
-    fsdp: bool = Field(False, description="shard parameters and optimizer over the processes")
     threads: int | None = resumable(None, ge=1, description="CPU threads per process; default: all cores shared out")
 
 

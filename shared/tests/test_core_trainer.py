@@ -146,6 +146,42 @@ def test_step_that_is_not_finite_is_skipped_on_the_device(tmp_path: Path) -> Non
     assert last["train/loss"] < 100  # the mean leaves the bad step out
 
 
+def test_batch_that_is_not_finite_leaves_the_statistics_alone(tmp_path: Path) -> None:
+    """Batch normalisation has seen the bad batch before its step is skipped."""
+
+    class Poisoned(toy.ToyTask):
+        def loss(self, model: nn.Module, batch: dict) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+            bad = torch.nan if self.calls == 3 else 0.0
+            return super().loss(model, {"x": batch["x"] + bad, "y": batch["y"]})
+
+    train(tmp_path, task_type=Poisoned, training__max_skipped_steps=1, training__ema_decay=0.9)
+    assert [name for name, tensor in newest(tmp_path).items() if not torch.isfinite(tensor).all()] == []
+    assert all(row["val/loss"] < 1000 for row in rows(tmp_path) if "val/loss" in row)
+    assert [row["train/skipped_steps"] for row in rows(tmp_path) if "train/skipped_steps" in row][-1] == 1
+
+
+def test_metric_that_is_not_finite_is_no_progress_and_said(tmp_path: Path) -> None:
+    class Lost(toy.ToyTask):
+        def evaluate(self, model: nn.Module, runtime: Runtime) -> dict[str, float]:
+            return {"val/loss": float("nan")}
+
+    outcome = train(tmp_path, task_type=Lost)
+    assert outcome.best == {}
+    warnings = records.read_warnings(records.RunDir(tmp_path / "toy-package" / "run"))
+    assert "val/loss is nan at step 6: it counts as no progress" in warnings[0]
+
+
+def test_memory_that_runs_out_later_gets_one_line(tmp_path: Path) -> None:
+    class Growing(toy.ToyTask):
+        def loss(self, model: nn.Module, batch: dict) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+            if self.calls == 4:
+                raise torch.OutOfMemoryError("a pretended device is full")
+            return super().loss(model, batch)
+
+    with pytest.raises(UserError, match=r"out of memory at step 3: use --training\.micro_batch 8"):
+        train(tmp_path, task_type=Growing)
+
+
 def test_loss_that_is_not_finite_stops_the_run_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^the gradient was not finite in 1 of 6 steps.*lower --lr") as caught:
         train(tmp_path, data__nan_at=3)

@@ -51,7 +51,7 @@ class RunDir:
 
     @classmethod
     def open(cls, root: Path, package: str, name: str, resume: str) -> RunDir:
-        """Start or go on with a run, and mark it as running and as this process's.
+        """Start or go on with a run, as this process's; a new one is marked as running.
 
         Only the first process of a run calls this; the others build `RunDir(path)` from the path it found.
 
@@ -117,7 +117,8 @@ class RunDir:
             self._take_lock()
         except OSError as error:
             raise files.explain(error, self.path) from error
-        self.status("running")
+        if not self.read_status():
+            self.status("running")  # a new run; one that goes on is marked once its checkpoint fits
 
     def _folders(self) -> tuple[Path, ...]:
         return self.checkpoints, self.figures, self.predictions, self.evaluation
@@ -175,8 +176,8 @@ def _choose(parent: Path, name: str, fresh: bool) -> Path:
     except OSError as error:
         raise files.explain(error, parent) from error
     matches = [(int(match[1] or 1), entry) for entry in entries if (match := pattern.fullmatch(entry.name))]
-    if not matches:
-        return parent / name
+    if not (parent / name).exists():
+        return parent / name  # a run called NAME-7 by its owner is no successor of NAME
     number, newest = max(matches)
     if not fresh and newest.is_dir() and RunDir(newest).read_status().get("state") != "finished":
         return newest

@@ -93,6 +93,7 @@ def open_for_training(app: App, config: RunConfig, runtime: Runtime) -> RunDir:
     Raises UserError where an unfinished run was started with another configuration, naming the differences.
     """
     from shared_core import records
+    from shared_core.checkpoint import Checkpoints
 
     path, name = "", config.name or DEFAULT_NAME
     config = config.model_copy(update={"name": name})
@@ -100,19 +101,17 @@ def open_for_training(app: App, config: RunConfig, runtime: Runtime) -> RunDir:
         run = records.RunDir.open(config.paths.runs, app.package, name, config.training.resume)
         try:
             _refuse_other_configuration(run, config)
+            if config.training.resume not in ("auto", "never"):
+                Checkpoints(run.checkpoints).find(config.training.resume)  # refused before anything is written
             run.write_config(configuration.to_yaml(config))
+            run.status("running")
             command = [app.command, *sys.argv[1:]]
             run.write_run({"package": app.package, "argv": command, **origin(app), **runtime.describe()})
         except UserError:
             run.close()
             raise
         path = str(run.path)
-    if runtime.world > 1:
-        import torch.distributed
-
-        shared = [path]
-        torch.distributed.broadcast_object_list(shared, src=0)
-        path = shared[0]
+    path = runtime.agree(path)
     return run if runtime.is_main else records.RunDir(Path(path))
 
 

@@ -47,8 +47,10 @@ class Runtime:
         """
         precision = choose_precision(wanted)
         guard_environment(os.environ, wanted, precision, accumulation)
-        if wanted.device == "cuda" and not torch.cuda.is_available():
-            raise UserError("runtime.device: cuda, but this machine shows no CUDA device; use --runtime.device auto")
+        name = wanted.device
+        here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+        if not here.get(name, True):
+            raise UserError(f"runtime.device: {name}, but this machine has no {name} device; use --runtime.device auto")
         torch.set_num_threads(wanted.threads or threads_per_process())
         torch.use_deterministic_algorithms(wanted.deterministic)
         AcceleratorState._reset_state(reset_partial_state=False)  # one process may train, then evaluate in fp32
@@ -56,6 +58,13 @@ class Runtime:
             mixed_precision={"fp32": "no"}.get(precision, precision),
             cpu=wanted.device == "cpu",
         )
+        accelerator.gradient_accumulation_steps = 1  # the trainer accumulates; a launcher's variable would divide again
+        announced = int(os.environ.get("WORLD_SIZE", "1"))
+        if announced != accelerator.num_processes:
+            raise UserError(
+                f"WORLD_SIZE={announced}, but {accelerator.num_processes} process joined; start several with "
+                "`accelerate launch --multi_gpu` or `torchrun`"
+            )
         if accelerator.device.type == "cuda":
             torch.backends.cuda.matmul.allow_tf32 = True
             torch.backends.cudnn.allow_tf32 = True
@@ -90,6 +99,14 @@ class Runtime:
         if self.world > 1:
             for tensor in module.state_dict().values():
                 torch.distributed.broadcast(tensor, src=0)
+
+    def agree(self, value: Any) -> Any:
+        """The main process's value, on every process."""
+        if self.world == 1:
+            return value
+        shared = [value]
+        torch.distributed.broadcast_object_list(shared, src=0)
+        return shared[0]
 
     def barrier(self) -> None:
         self.accelerator.wait_for_everyone()

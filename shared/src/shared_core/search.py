@@ -182,7 +182,12 @@ class Search:
         run.status("finished", step=outcome.step, best=outcome.best)
         return self._tell(trial, outcome.best)
 
-    def _tell(self, trial: optuna.Trial, best: Mapping[str, float]) -> tuple[Literal["finished"], str]:
+    def _tell(self, trial: optuna.Trial, best: Mapping[str, float]) -> tuple[Literal["finished", "failed"], str]:
+        import optuna
+
+        if self.monitor not in best:  # never finite
+            self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            return "failed", f"{self.monitor} was never finite"
         self.study.tell(trial, best[self.monitor])
         return "finished", f"{self.monitor} {best[self.monitor]:.4f}"
 

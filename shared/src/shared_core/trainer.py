@@ -20,6 +20,7 @@ from torch import nn
 from shared_core import checkpoint, config, microbatch, optim
 from shared_core.ema import AveragedModel
 from shared_core.errors import UserError
+from shared_core.guard import BufferGuard
 from shared_core.profiling import profiler
 from shared_core.progress import Bar
 from shared_core.records import Recorder, RunDir
@@ -80,10 +81,13 @@ class Trainer:
             )
         self.total_steps = wanted.epochs * self.steps_per_epoch
         model = self._prepare_model(task.model.to(runtime.device))
-        self.averaged = AveragedModel(model, wanted.ema_decay) if wanted.ema_decay else None
         self.optimizers = optim.build(config.optimizer, model, task.no_decay)
         self.schedule = optim.Schedule(config.scheduler, self.total_steps)
         self.model, *self.prepared = self.accelerator.prepare(model, *self.optimizers)
+        # after `prepare`, which may give the model other tensors
+        plain = self.accelerator.unwrap_model(self.model)
+        self.averaged = AveragedModel(plain, wanted.ema_decay) if wanted.ema_decay else None
+        self.buffers = BufferGuard(plain) if wanted.max_skipped_steps else None
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.progress = Progress(micro_batch=wanted.micro_batch)
         self.checkpoints = checkpoint.Checkpoints(
@@ -105,10 +109,18 @@ class Trainer:
             )
             self.bar = stack.enter_context(Bar(self.total_steps, shown, "train", start=self.progress.step))
             self._saved_at = time.monotonic()
-            while not self.progress.finished:
-                if self._epoch() == "preempted":
-                    self._save()
-                    return Outcome("preempted", self.progress.step, self.progress.best)
+            try:
+                while not self.progress.finished:
+                    if self._epoch() == "preempted":
+                        self._save()
+                        return Outcome("preempted", self.progress.step, self.progress.best)
+            except RuntimeError as error:
+                if not microbatch.is_out_of_memory(error):
+                    raise
+                half = max(1, (self.progress.micro_batch or self.task.batches.batch_size) // 2)
+                raise UserError(
+                    f"out of memory at step {self.progress.step}: use --training.micro_batch {half}"
+                ) from error
         return Outcome("finished", self.progress.step, self.progress.best)
 
     # ---- before the first step
@@ -128,7 +140,8 @@ class Trainer:
     def _restore(self) -> None:
         """Go on from a checkpoint, if there is one to go on from; otherwise start the random streams."""
         wanted = self.config.training.resume
-        path, skipped = (None, []) if wanted == "never" else self.checkpoints.find(wanted)
+        # one process looks, so that all go on from the same
+        path, skipped = self.runtime.agree(self.checkpoints.find(wanted) if self.runtime.is_main else (None, []))
         for line in skipped:
             self.recorder.message(line, warning=True)
         if path is None:
@@ -144,7 +157,9 @@ class Trainer:
             optimizer.load_state_dict(saved)
         self.schedule.load_state_dict(state.extra["schedule"])
         self.progress = Progress(**state.extra["progress"])
-        self.progress.finished = self.progress.epoch >= self.config.training.epochs
+        self.progress.finished = self.progress.epoch >= self.config.training.epochs or self._out_of_patience()
+        if self.accelerator.scaler is not None and "scaler" in state.extra:
+            self.accelerator.scaler.load_state_dict(state.extra["scaler"])
         self.recorder.truncate(state.extra["metrics_offset"])
         assert state.rng is not None  # as many processes wrote it
         checkpoint.set_rng_state(state.rng)
@@ -264,6 +279,8 @@ class Trainer:
             for piece, share in microbatch.pieces(batch, self.progress.micro_batch)
         ]
         logs: dict[str, torch.Tensor] = {}
+        if self.buffers:
+            self.buffers.remember()
         for i, (piece, share) in enumerate(work):
             is_last = i == len(work) - 1
             with contextlib.nullcontext() if is_last else self.accelerator.no_sync(self.model):
@@ -274,12 +291,16 @@ class Trainer:
                 logs[name] = logs[name] + part if name in logs else part
         norm = self._clip()
         bad = (~torch.isfinite(norm)).float()
+        if self.buffers:
+            self.buffers.undo(bad)
         for optimizer in self.prepared:
-            if self.accelerator.scaler is None:  # fp16's scaler does the same by itself
+            if self.accelerator.scaler is None:
                 optimizer.optimizer.found_inf = bad
                 optimizer.optimizer.step()  # Accelerate's own step looks for a package on disk, 0.2 ms each time
-            else:
+            else:  # fp16's scaler skips by itself, as a part of finding its scale
                 optimizer.step()
+        if self.accelerator.scaler is not None:
+            bad = torch.zeros_like(bad)
         self._zero_grad()
         self.progress.step += 1
         samples = self.runtime.world * sum(microbatch.size(batch) for batch in group)
@@ -351,7 +372,11 @@ class Trainer:
             raise UserError(f"{self.task.monitor}: no such metric; the evaluation gives {', '.join(sorted(metrics))}")
         sign = 1 if self.task.maximize else -1
         value = sign * metrics[self.task.monitor]
-        is_best = value > sign * self.progress.best.get(self.task.monitor, -sign * math.inf)
+        if not math.isfinite(value):
+            what = f"{self.task.monitor} is {metrics[self.task.monitor]} at step {self.progress.step}"
+            self.recorder.message(f"{what}: it counts as no progress", warning=True)
+        best = sign * self.progress.best.get(self.task.monitor, -sign * math.inf)
+        is_best = math.isfinite(value) and value > best
         self.schedule.on_evaluation(value)
         if is_best:
             self.progress.best, self.progress.best_step, self.progress.waited = metrics, self.progress.step, 0
@@ -375,6 +400,7 @@ class Trainer:
                 "progress": asdict(self.progress),
                 "schedule": self.schedule.state_dict(),
                 "metrics_offset": self.recorder.offset(),
+                **({"scaler": self.accelerator.scaler.state_dict()} if self.accelerator.scaler else {}),
             },
         )
         self.checkpoints.save(

@@ -101,11 +101,9 @@ def build_task(config: Config, runtime: Runtime) -> PairTask:
 @torch.no_grad()
 def predict(model_: nn.Module, x: torch.Tensor, runtime: Runtime) -> model.Prediction:
     """Predictions for pictures uint8 (N, 28, 56), on the CPU in their order; every process scores its share."""
-    parts = [
-        model_(halves(batch.to(runtime.device, non_blocking=True)))
-        for batch in x[runtime.share(len(x))].split(EVALUATION_BATCH)
-        if len(batch)
-    ]
-    logit = torch.cat([part.logit.float() for part in parts])
-    digits = torch.cat([part.digit_logits.float() for part in parts])
+    rows = x[runtime.share(len(x))]
+    batches = rows.split(EVALUATION_BATCH) if len(rows) else (x[:1],)  # a process without a share still gathers
+    parts = [model_(halves(batch.to(runtime.device, non_blocking=True))) for batch in batches]
+    logit = torch.cat([part.logit.float() for part in parts])[: len(rows)]
+    digits = torch.cat([part.digit_logits.float() for part in parts])[: len(rows)]
     return model.Prediction(runtime.gather(logit, len(x)).cpu(), runtime.gather(digits, len(x)).cpu())

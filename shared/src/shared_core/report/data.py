@@ -97,7 +97,7 @@ def load(path: Path, label: str | None = None) -> RunData:
     """Read a run's folder. Raises `UserError` for a folder that is none, or damaged files."""
     run = records.find(path)
     config = run.path / "config.yaml"
-    yaml = config.read_text(encoding="utf-8") if config.is_file() else ""
+    yaml = config.read_text(encoding="utf-8", errors="replace") if config.is_file() else ""
     return RunData(
         run=run,
         label=label or run.name,

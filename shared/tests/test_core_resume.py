@@ -19,6 +19,9 @@ from shared_core.checkpoint import verify
 from shared_core.signals import EXIT_PREEMPTED
 
 HERE = Path(__file__).parent
+# what training imports, early or late; the server finds installed packages only, and skips silently what it does not
+IMPORTED = ["torch.utils.tensorboard", "accelerate.data_loader", "shared_core.trainer", "shared_core.report"]
+IMPORTED += ["shared_core.verbs", "matplotlib.figure", "matplotlib.backends.backend_agg"]
 TINY = [
     *("--epochs", "3", "--batch-size", "8", "--training.ema_decay", "0.9", "--optimizer.name", "muon"),
     *("--logging.tracker", "none", "--logging.every", "2", "--runtime.device", "cpu", "--runtime.threads", "1"),
@@ -32,7 +35,7 @@ def flags(folder: Path, *more: str) -> list[str]:
 def start(folder: Path, *more: str) -> Any:
     """One training process, forked from a server that has imported everything: a start costs no import."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["toy", "toy.child"])
+    context.set_forkserver_preload(IMPORTED)
     folder.mkdir(parents=True, exist_ok=True)
     process = context.Process(target=toy.child.main, args=(flags(folder, *more), folder / "output.txt"))
     process.start()

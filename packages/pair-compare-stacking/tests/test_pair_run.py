@@ -49,6 +49,7 @@ def test_evaluation_has_every_metric_with_its_interval(home: Path) -> None:
         names = {Path(figure).name.removeprefix(f"{split}_") for figure in found["figures"]}
         assert names == {"reliability.png", "risk_coverage.png", "by_distance.png", "digits.png", "worst.png"}
         assert all(of_run(home, figure).is_file() for figure in found["figures"])
+        assert f"the {n} pairs are made of" in found["notes"][0]
     assert "accuracy on test_public" in of_run(home, "report.md").read_text()
 
 

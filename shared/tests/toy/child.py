@@ -3,10 +3,6 @@
 import os
 from pathlib import Path
 
-import accelerate.data_loader  # noqa: F401  with the next line: what training imports late
-import torch.utils.tensorboard  # noqa: F401
-
-from shared_core import report, trainer, verbs  # noqa: F401
 from toy import APP
 
 

@@ -86,6 +86,12 @@ def evaluate(
     right = (p >= 0.5) == y
     tables: dict[str, Any] = {}
     notes: list[str] = []
+    if pairs.truth is not None:
+        images = len(np.unique(pairs.truth.sources))
+        notes.append(
+            f"the {len(y):,} pairs are made of {images:,} source images; the intervals are about new pairs of these "
+            "images, and are too narrow for new images where there are few"
+        )
     drawn = [
         figures.reliability(p, y, folder / f"{name}_reliability.png", title=f"Reliability on {name}"),
         figures.risk_coverage(

@@ -92,7 +92,7 @@ def open_for_training(app: App, config: RunConfig, runtime: Runtime) -> RunDir:
 
     Raises UserError where an unfinished run was started with another configuration, naming the differences.
     """
-    from shared_core import records
+    from shared_core import hub, records
     from shared_core.checkpoint import Checkpoints
 
     path, name = "", config.name or DEFAULT_NAME
@@ -106,7 +106,8 @@ def open_for_training(app: App, config: RunConfig, runtime: Runtime) -> RunDir:
             run.write_config(configuration.to_yaml(config))
             run.status("running")
             command = [app.command, *sys.argv[1:]]
-            run.write_run({"package": app.package, "argv": command, **origin(app), **runtime.describe()})
+            about = {"package": app.package, "argv": command, "hub": hub.used()}
+            run.write_run({**about, **origin(app), **runtime.describe()})
         except UserError:
             run.close()
             raise

@@ -108,11 +108,12 @@ class Trainer:
                 profiler(self.run.path / "profile", self.config.logging.profile and self.runtime.is_main)
             )
             self.bar = stack.enter_context(Bar(self.total_steps, shown, "train", start=self.progress.step))
-            self._saved_at = time.monotonic()
+            self._saved_at, self._saved = time.monotonic(), asdict(self.progress)
             try:
                 while not self.progress.finished:
                     if self._epoch() == "preempted":
-                        self._save()
+                        if asdict(self.progress) != self._saved:
+                            self._save()
                         return Outcome("preempted", self.progress.step, self.progress.best)
             except RuntimeError as error:
                 if not microbatch.is_out_of_memory(error):
@@ -258,7 +259,7 @@ class Trainer:
         for_good = bool(wanted.keep_every_epochs and progress.epoch % wanted.keep_every_epochs == 0)
         if is_best or progress.finished or for_good or progress.epoch % wanted.checkpoint_every == 0:
             self._save(best=is_best, keep_for_good=for_good)
-        return "done"
+        return "preempted" if not progress.finished and self._agree()[0] else "done"
 
     def _groups_of_batches(self) -> Iterator[list[Any]]:
         """The batches of each remaining optimizer step of this epoch."""
@@ -411,4 +412,4 @@ class Trainer:
             best=best,
             keep_for_good=keep_for_good,
         )
-        self._saved_at = time.monotonic()
+        self._saved_at, self._saved = time.monotonic(), asdict(self.progress)

@@ -313,8 +313,7 @@ class Trainer:
     def _clip(self) -> torch.Tensor:
         """Global gradient norm before clipping, the same on every process."""
         limit = self.config.training.clip_norm
-        norm = self.accelerator.clip_grad_norm_(self.parameters, math.inf if limit is None else limit)
-        return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+        return self.accelerator.clip_grad_norm_(self.parameters, math.inf if limit is None else limit)
 
     def _zero_grad(self) -> None:
         for optimizer in self.optimizers:

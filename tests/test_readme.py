@@ -13,12 +13,15 @@ from house import PACKAGES, ROOT, tracked_files
 
 FENCE = re.compile(r"^```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 MODULES = {package.command: package.module for package in PACKAGES}
+COMMANDS = {module: command for command, module in MODULES.items()}
+LAUNCHED = re.compile(r"^(?:torchrun|accelerate launch|python) .*?-m (\w+)")
 
 
 def _commands(path: Path) -> list[str]:
-    """Lines of the fenced blocks that run one of our programs, without prompt and comment, continued lines joined."""
+    """Lines of fenced blocks that run one of our programs, joined if continued, without prompt, comment or launcher."""
     text = "\n".join(FENCE.findall(path.read_text())).replace("\\\n", " ")
     lines = (re.sub(r"^\$ |\s+#.*$", "", line.strip()) for line in text.splitlines())
+    lines = (LAUNCHED.sub(lambda found: COMMANDS.get(found[1], found[0]), line) for line in lines)
     return [line for line in lines if Path(line.split(" ")[0]).name in MODULES]
 
 

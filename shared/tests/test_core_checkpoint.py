@@ -444,7 +444,8 @@ def test_the_manifest_says_what_made_it(tmp_path: Path) -> None:
     content = checkpoint.read_manifest(Checkpoints(tmp_path).save(12, state(), **ABOUT, best=True))
     assert (content["step"], content["best"], content["config_digest"], content["world"]) == (12, True, "c0ffee", 1)
     assert content["topology"] == {"processes": 1}
-    assert content["versions"]["torch"] == torch.__version__
+    # without the build, +cpu or +cu130, which wheels of the package index keep out of their metadata
+    assert content["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
 
 
 # ---- kill -9

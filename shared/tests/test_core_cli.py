@@ -269,6 +269,15 @@ def test_the_environment_changes_nothing(run: Any, monkeypatch: pytest.MonkeyPat
     assert run("plan", "--lr", "0.5")[0] == before
 
 
+def test_threads_wait_asleep_unless_told_otherwise(toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    toy.APP.main(["--version"])
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    toy.APP.main(["--version"])
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+
+
 def test_exit_statuses(toy: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert toy.APP.main(["three"]) == 3
     assert toy.APP.main(["fail"]) == 2

@@ -235,7 +235,7 @@ def test_a_file_name_becomes_a_run_name(tmp_path: Path, presets: Path) -> None:
 
 configs = st.builds(
     Config,
-    name=st.none() | st.from_regex(r"[A-Za-z0-9_.\-äß中]+", fullmatch=True),
+    name=st.none() | st.from_regex(r"[A-Za-z0-9_äß中][A-Za-z0-9_.\-äß中]*", fullmatch=True),
     seed=st.integers(0, 2**32 - 1),
     data=st.builds(
         Data,
@@ -354,3 +354,10 @@ def test_old_and_new_key_together_are_refused(write: Any) -> None:
 def test_an_old_value_without_equivalent_is_refused(write: Any) -> None:
     with pytest.raises(UserError, match=r"my\.yaml:1: optimizer: 3 has no equivalent for optimizer\.name"):
         translated(write("optimizer: 3\n"))
+
+
+@pytest.mark.parametrize("name", ["..", ".", ".hidden", "a/b", ""])
+def test_name_of_a_run_is_the_name_of_a_folder(name: str) -> None:
+    with pytest.raises(ValueError, match="name"):
+        RunConfig(name=name)
+    assert RunConfig(name="exp-7.b_c").name == "exp-7.b_c"

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from shared_core import metrics
 from shared_core.errors import UserError
+from shared_core.intervals import Sources
 from shared_core.metrics import Estimate
 
 sklearn = pytest.importorskip("sklearn.metrics")
@@ -117,7 +118,10 @@ def test_f1_is_the_harmonic_mean_and_brier_bounds_ece(rows):
     assert m["ece"].value ** 2 <= m["brier"].value + 1e-12  # Jensen: (mean gap)^2 <= mean squared gap
 
 
-@pytest.mark.parametrize("groups", [None, np.arange(300) // 7])
+PAIRS = np.random.default_rng(4).permuted(np.tile(np.arange(25), (300, 1)), axis=1)[:, :2]  # of 25 images
+
+
+@pytest.mark.parametrize("groups", [None, np.arange(300) // 7, PAIRS])
 def test_weighted_and_plain_bootstrap_are_the_same_resamples(groups):
     p, y = scores(300, decimals=2)
     plain = metrics.bootstrap(lambda p, y: sklearn.roc_auc_score(y, p), p, y, n_resamples=50, groups=groups)
@@ -148,6 +152,136 @@ def test_samples_of_one_group_are_not_independent_evidence():
     assert grouped.value == alone.value
     assert grouped.high - grouped.low > 4 * (alone.high - alone.low)
     assert "40 groups" in grouped.method
+
+
+def test_pairs_that_share_an_image_are_not_independent_evidence():
+    """Both the design effect and the bootstrap of a mean have the variance of Aronow, Samii and Assenova (2015)."""
+    generator = np.random.default_rng(0)
+    left = np.repeat(np.arange(60), 10)
+    right = (left + np.tile([1, 2, 3, 4, 57, 58, 59, 5, 1, 2], 60)) % 60  # every image equally often, some pairs twice
+    difficulty = generator.normal(size=60)
+    x = difficulty[left] + difficulty[right] + generator.normal(size=600)
+    e = x - x.mean()
+    shared = sum(a[:, None] == b for a in (left, right) for b in (left, right)) > 0
+    formula, independent = float(e @ shared @ e) / 600**2, float(e @ e) / 600**2
+    assert formula > 4 * independent
+    groups = np.stack([left, right], axis=1)
+    assert Sources(600, groups, "images").design_effect(x) == pytest.approx(formula / independent)
+    mean = metrics.Resamples(600, 20_000, groups=groups).estimate(metrics.ratio(x, np.ones(600)))
+    assert (mean.high - mean.low) / 2 / 1.96 == pytest.approx(math.sqrt(formula), rel=0.03)  # 20 000 resamples: 1 %
+
+
+@given(st.lists(st.booleans(), min_size=300, max_size=300))
+@settings(deadline=None, max_examples=20)
+def test_the_side_of_an_image_does_not_matter(swapped):
+    p, y = scores(300)
+    other = np.where(np.array(swapped)[:, None], PAIRS[:, ::-1], PAIRS)
+    ours, theirs = (metrics.binary(p, y, groups=groups, n_resamples=30) for groups in (PAIRS, other))
+    for name, e in ours.items():
+        assert (e.low, e.high) == pytest.approx((theirs[name].low, theirs[name].high), abs=1e-9), name
+
+
+def test_balanced_groups_do_not_narrow_an_interval():
+    """Each image is in as many right as wrong pairs: the dyadic variance is negative, and nothing to believe."""
+    image = np.arange(100)
+    pairs = np.concatenate([np.stack([image, (image + step) % 100], axis=1) for step in (1, 2)])
+    right = np.repeat([True, False], 100)
+    independent, grouped = metrics.proportion(right), metrics.proportion(right, pairs)
+    assert (grouped.low, grouped.high) == (independent.low, independent.high)
+    brier, alone = (metrics.binary(np.where(right, 0.8, 0.2), right * 0 + 1, groups=g)["brier"] for g in (pairs, None))
+    assert brier.high - brier.low == pytest.approx(alone.high - alone.low, rel=0.1)
+
+
+def test_a_perfect_score_on_few_groups_is_worth_as_many_samples():
+    right = np.ones(200, bool)
+    bound = metrics.wilson(10, 10).low
+    assert metrics.proportion(right, np.arange(200) // 20).low == pytest.approx(bound)
+    assert metrics.proportion(right, np.arange(400).reshape(200, 2) % 20).low == pytest.approx(bound)  # 20 images
+    assert metrics.proportion(~right, np.arange(200) // 20).high == pytest.approx(1 - bound)
+    assert metrics.proportion(right, np.arange(200)).low == pytest.approx(metrics.wilson(200, 200).low)
+
+
+def test_design_effect_makes_samples_worth_less():
+    assert metrics.wilson(80, 100, design_effect=1.0) == metrics.wilson(80, 100)
+    wide, few = metrics.wilson(80, 100, design_effect=4.0), metrics.wilson(20, 25)
+    assert (wide.value, wide.low, wide.high) == (few.value, few.low, few.high) and wide.n == 100
+
+
+def test_difference_on_the_same_samples_uses_that_they_are_the_same():
+    generator = np.random.default_rng(0)
+    a = generator.random(2000) < 0.8
+    b = a ^ (generator.random(2000) < 0.03)  # they mostly err together
+    paired, unpaired = metrics.paired_difference(a, b), metrics.difference(*map(metrics.proportion, (a, b)))
+    assert paired.value == pytest.approx(unpaired.value)
+    assert paired.high - paired.low < 0.5 * (unpaired.high - unpaired.low)
+    resampled = stats.bootstrap((1.0 * b - a,), np.mean, n_resamples=4000, method="percentile", rng=1)
+    oracle = resampled.confidence_interval
+    assert (paired.low, paired.high) == pytest.approx((oracle.low, oracle.high), abs=1e-3)
+    assert "over 25 images" in metrics.paired_difference(a[:300], b[:300], PAIRS, "images").method
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [(np.zeros((300, 3)), r"groups: shape \(300, 3\); must be \(300,\) or \(300, 2\)"), (PAIRS[:9], "lengths")],
+)
+def test_groups_that_fit_no_samples_are_refused(groups, message):
+    with pytest.raises(UserError, match=message):
+        metrics.binary(*scores(300), groups=groups)
+
+
+def pairs_of_images(n_images: int, n: int, effect: float, generator: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """Probabilities, labels and images of n pairs, where hard images make all pairs hard that they are in."""
+    left = generator.integers(0, n_images, n)
+    right = (left + generator.integers(1, n_images, n)) % n_images
+    ease, own = generator.normal(size=n_images), generator.normal(size=n)
+    margin = 1.4 + effect * (ease[left] + ease[right]) + math.sqrt(2 - 2 * effect**2) * own
+    y = generator.integers(0, 2, n)
+    return 1 / (1 + np.exp(-margin * (2 * y - 1))), y, np.stack([left, right], axis=1)
+
+
+def plausible(covered: int, trials: int) -> bool:
+    """Whether so many of `trials` intervals cover the truth; where each does with 95 %, wrong once in 10 000 times."""
+    low, high = stats.binom.ppf([0.5e-4, 1 - 0.5e-4], trials, 0.95)
+    return bool(low <= covered <= high)
+
+
+@pytest.mark.parametrize("effect", [0.9, 0.0])
+def test_intervals_of_pairs_cover_what_is_true_of_new_images(effect):
+    generator = np.random.default_rng(3)
+    truth = stats.norm.cdf(1.4 / math.sqrt(2))  # of a pair of new images
+    covered, widths = {"independent": 0, "grouped": 0}, []
+    for _ in range(200):
+        p, y, images = pairs_of_images(299, 1000, effect, generator)
+        right = (p >= 0.5) == y
+        found = {"independent": metrics.proportion(right), "grouped": metrics.proportion(right, images)}
+        for name, e in found.items():
+            covered[name] += e.low <= truth <= e.high
+        grouped, independent = (e.high - e.low for e in (found["grouped"], found["independent"]))
+        widths.append(grouped / independent)
+    assert plausible(covered["grouped"], 200), covered
+    assert plausible(covered["independent"], 200) == (not effect), covered
+    assert np.median(widths) > 1.5 if effect else 1 <= np.median(widths) < 1.1, np.median(widths)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("effect", [0.9, 0.0])
+def test_every_metric_of_pairs_covers_what_is_true_of_new_images(effect):
+    generator = np.random.default_rng(3)
+    truth = metrics.binary(*pairs_of_images(10**6, 10**6, effect, generator)[:2], n_resamples=0)
+    names = ("accuracy", "f1", "precision", "recall", "roc_auc", "brier")
+    covered = {kind: dict.fromkeys(names, 0) for kind in ("independent", "grouped")}
+    for _ in range(150):
+        p, y, images = pairs_of_images(299, 1000, effect, generator)
+        for kind, groups in (("independent", None), ("grouped", images)):
+            estimates = metrics.binary(p, y, groups=groups, n_resamples=200)
+            for name in names:
+                covered[kind][name] += estimates[name].low <= truth[name].value <= estimates[name].high
+    assert all(plausible(count, 150) for count in covered["grouped"].values()), covered
+    if effect:
+        assert all(covered["independent"][name] < covered["grouped"][name] for name in names), covered
+        assert not plausible(covered["independent"]["roc_auc"], 150), covered
+    else:
+        assert all(plausible(count, 150) for count in covered["independent"].values()), covered
 
 
 def test_intervals_cover_the_truth_about_as_often_as_they_say():
@@ -231,6 +365,8 @@ def test_difference_and_overlap():
 def test_reliability_bins_add_up():
     p, y = scores(1000)
     r = metrics.reliability_bins(p, y, bins=12)
+    clustered = metrics.reliability_bins(p, y, bins=12, groups=y * 20 + np.arange(1000) % 20)  # each of one class
+    assert (clustered.frequency == r.frequency).all() and (clustered.high - clustered.low > r.high - r.low).all()
     assert r.size.sum() == 1000 and (r.low <= r.frequency).all() and (r.frequency <= r.high).all()
     gap = (r.size * np.abs(r.probability - r.frequency)).sum() / 1000
     assert gap == pytest.approx(metrics.expected_calibration_error(p, y, bins=12), abs=1e-12)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from shared_core import optim, settings
-from shared_core.ema import AveragedModel
+from shared_core.ema import AveragedWeights
 
 
 def rates(schedule: optim.Schedule, peak: float, steps: int) -> list[float]:
@@ -122,7 +122,7 @@ def test_muon_learns_convolutions() -> None:
 def test_average_is_the_recurrence() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
-    averaged = AveragedModel(model, 0.9)
+    averaged = AveragedWeights(model.state_dict(), 0.9)
     expected = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     for step in range(1, 30):
         with torch.no_grad():
@@ -133,6 +133,6 @@ def test_average_is_the_recurrence() -> None:
         for name, tensor in model.state_dict().items():
             if tensor.is_floating_point():
                 expected[name] = decay * expected[name] + (1 - decay) * tensor
-    for name, tensor in averaged.model.state_dict().items():
+    for name, tensor in averaged.tensors.items():
         torch.testing.assert_close(tensor, expected[name], rtol=1e-4, atol=1e-5)
-    assert math.isfinite(float(averaged.model[0].weight.sum()))
+    assert math.isfinite(float(averaged.tensors["0.weight"].sum()))

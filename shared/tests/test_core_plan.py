@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -189,6 +190,21 @@ def test_the_estimate_is_the_slowest_of_arithmetic_traffic_and_issuing(runtime):
     ):
         found, (note,) = seconds(*values)
         assert found == pytest.approx(expected) and f"limited by {limit}" in note
+
+
+def test_sharding_divides_what_belongs_to_the_weights(runtime):
+    four = replace(runtime, world=4)
+    config, task = make(four, ema_decay=0.9)
+    sharded = config.model_copy(update={"runtime": config.runtime.model_copy(update={"fsdp": True})})
+    copies, parts = (plan.plan(c, task, four, gpu="A100-80") for c in (config, sharded))
+    for name in ("weights", "gradients", "optimizer", "averaged weights"):
+        assert parts.memory[name] == copies.memory[name] / 4 > 0
+    assert parts.memory["activations"] == copies.memory["activations"]
+    assert parts.memory["whole blocks"] == 3 * 4 * 64 * 128  # the larger of the two layers, nothing outside of blocks
+    assert parts.checkpoint_bytes == copies.checkpoint_bytes
+    assert "4 processes" in parts.batch and "4 x A100" in parts.device
+    alone = plan.plan(sharded, make(runtime)[1], runtime, gpu="A100-80")
+    assert "whole blocks" not in alone.memory
 
 
 def test_what_does_not_fit_names_the_micro_batch_that_would(runtime, monkeypatch):

@@ -3,6 +3,7 @@
 import io
 import math
 import os
+import re
 
 import pytest
 
@@ -70,7 +71,36 @@ def test_eta_follows_a_change_of_speed(clock):
     for step in range(1, 101):
         clock[0] += 1.0 if step <= 50 else 4.0
         bar.update(step)
-    assert "4 s/step" in stream.getvalue().replace("3.99 s", "4 s") and "ETA 59:5" in stream.getvalue().splitlines()[-1]
+    last = stream.getvalue().splitlines()[-1]
+    assert float(re.search(r"([\d.]+) s/step", last)[1]) == pytest.approx(4.0, rel=0.01)
+    assert re.search(r"ETA 59:[3-5]\d", last)
+
+
+def test_an_early_first_update_spoils_neither_rate_nor_eta(clock):
+    """As `prepare` does it: the first pair is slow, a thousand a second follow."""
+    stream = io.StringIO()
+    bar = Bar(82_000, True, "prepare", unit="pairs", stream=stream)
+    clock[0] += 0.05
+    bar.update(1)
+    for pairs in range(11, 82_002, 10):
+        clock[0] += 0.01
+        bar.update(min(pairs, 82_000))
+    bar.close()
+    lines = stream.getvalue().splitlines()
+    assert "pairs/s" not in lines[0] and "ETA" not in lines[0]  # nobody can know yet
+    for line in lines[1:]:
+        assert float(re.search(r"([\d,.]+) pairs/s", line)[1].replace(",", "")) == pytest.approx(1000, rel=0.01)
+    assert "ETA 1:12" in lines[1]
+
+
+def test_the_last_line_has_the_speed_of_the_whole_time(clock):
+    stream = io.StringIO()
+    bar = Bar(400, True, stream=stream, start=100)
+    for step in range(101, 401):
+        clock[0] += 0.1 if step <= 300 else 1.0
+        bar.update(step)
+    bar.close()
+    assert stream.getvalue().splitlines()[-1].split() == ["100%", "400/400", "2.5", "steps/s", "took", "2:00"]
 
 
 def test_a_message_stands_on_its_own_line_above_the_bar(clock):

@@ -58,6 +58,25 @@ def test_other_names_in_the_folder_do_not_count(tmp_path):
     assert RunDir.open(tmp_path, "pkg", "fast", "never").path.name == "fast"
 
 
+def test_a_run_that_its_owner_called_by_a_number_is_no_successor(tmp_path):
+    """Neither gone on with nor counted nor written over."""
+
+    def train(name):
+        run = RunDir.open(tmp_path, "pkg", name, "auto")
+        run.write_config(f"name: {name}\n")
+        return run
+
+    for name in ("fast-2", "fast-7"):
+        train(name).close()
+    for expected in ("fast", "fast-3", "fast-4"):
+        run = train("fast")
+        assert run.name == expected
+        run.close()
+        assert train("fast").name == expected  # unfinished: goes on
+        finish(run)
+    assert {path.name for _, path in records.series(tmp_path / "pkg", "fast")} == {"fast", "fast-3", "fast-4"}
+
+
 def test_a_path_names_a_run_or_a_checkpoint_in_it(tmp_path):
     run = RunDir.open(tmp_path, "pkg", "fast", "auto")
     finish(run)

@@ -77,6 +77,13 @@ class Page(HTMLParser):
             self.text += text + "\n"
 
 
+def test_a_config_that_is_no_text_is_one_line(tmp_path):
+    path = make_run(tmp_path, "a")
+    (path / "config.yaml").write_bytes(b"name: caf\xe9\n")  # Latin-1
+    with pytest.raises(UserError, match=r"^\S+/a/config\.yaml: not UTF-8 text \(.* at byte 9\)$"):
+        report.write([path])
+
+
 def test_the_report_opens_with_the_number_its_interval_n_and_baseline(tmp_path):
     page = Page(report.write([make_run(tmp_path, "fast")], headline="accuracy").read_text())
     before_sections = page.text[: page.text.index("What was run")]
@@ -215,6 +222,24 @@ def test_verdicts(metric, a, b, tone):
     assert ("not significantly different" in said.text) == (tone == "muted")
     if tone != "muted":
         assert re.search(r"by 0\.1\d* \[0\.", said.text)  # the size has no sign: the word says which way
+
+
+def test_verdict_is_about_the_paired_difference_where_there_is_one(tmp_path):
+    """885 and 880 of 1000 cannot be told apart as two samples, but can on the same samples."""
+    path = make_run(tmp_path, "fast", right=885)
+    evaluation = records.read_evaluations(RunDir(path))["val"]
+    gain = Estimate(0.005, 0.001, 0.009, 1000, "bootstrap 95 %")
+    baseline = {"accuracy": metrics.wilson(880, 1000).as_dict()}
+    for paired, said in (
+        (None, "not significantly different"),
+        (gain, "better than “peer” by 0.0050 [0.0010, 0.0090]"),
+    ):
+        about = baseline if paired is None else {**baseline, "differences": {"accuracy": paired.as_dict()}}
+        records.write_evaluation(RunDir(path), "val", {**evaluation, "baselines": {"peer": about}})
+        assert said in Page(report.write([path], headline="accuracy").read_text()).text
+    mirrored = Estimate(-gain.value, -gain.high, -gain.low, 1000, "")
+    said = data.verdict("accuracy", metrics.wilson(880, 1000), metrics.wilson(885, 1000), "peer", mirrored)
+    assert said.tone == "bad" and "by 0.0050 [0.0010, 0.0090]" in said.text
 
 
 @pytest.mark.parametrize(

@@ -1,88 +1,16 @@
 """Promises 1 to 4: killed at any instant, resumed, and the weights are those of the uninterrupted run."""
 
-import json
-import multiprocessing
-import os
 import random
+import shutil
 import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
-import toy.child
+from toy.starts import assert_same_result, is_finished, run_folder, seconds_of, sleep_into, start, status, train
 
 from shared_core.checkpoint import verify
 from shared_core.signals import EXIT_PREEMPTED
-
-HERE = Path(__file__).parent
-# what training imports, early or late; the server finds installed packages only, and skips silently what it does not
-IMPORTED = ["torch.utils.tensorboard", "accelerate.data_loader", "shared_core.trainer", "shared_core.report"]
-IMPORTED += ["shared_core.verbs", "matplotlib.figure", "matplotlib.backends.backend_agg"]
-TINY = [
-    *("--epochs", "3", "--batch-size", "8", "--training.ema_decay", "0.9", "--optimizer.name", "muon"),
-    *("--logging.tracker", "none", "--logging.every", "2", "--runtime.device", "cpu", "--runtime.threads", "1"),
-]
-
-
-def flags(folder: Path, *more: str) -> list[str]:
-    return ["train", "--paths.runs", str(folder), *TINY, *more]
-
-
-def start(folder: Path, *more: str) -> Any:
-    """One training process, forked from a server that has imported everything: a start costs no import."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(IMPORTED)
-    folder.mkdir(parents=True, exist_ok=True)
-    process = context.Process(target=toy.child.main, args=(flags(folder, *more), folder / "output.txt"))
-    process.start()
-    return process
-
-
-def train(folder: Path, *more: str) -> tuple[int, str]:
-    """Exit status (negative: the signal) and output of one training process."""
-    process = start(folder, *more)
-    process.join(timeout=240)
-    return process.exitcode, (folder / "output.txt").read_text()
-
-
-def train_with_two(folder: Path, *more: str) -> tuple[int, str]:
-    """The same with two processes on this machine."""
-    launch = ["torch.distributed.run", "--nproc_per_node", "2", "--rdzv_backend", "c10d"]
-    launch += ["--rdzv_endpoint", "localhost:0", "-m", "toy"]
-    done = subprocess.run(
-        [sys.executable, "-m", *launch, *flags(folder, *more)],
-        env={**os.environ, "PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1"},
-        text=True,
-        capture_output=True,
-        timeout=300,
-    )
-    return done.returncode, done.stdout + done.stderr
-
-
-def run_folder(folder: Path, name: str = "default") -> Path:
-    return folder / "toy-package" / name
-
-
-def status(folder: Path) -> dict:
-    return json.loads((run_folder(folder) / "status.json").read_text())
-
-
-def assert_same_result(ours: Path, theirs: Path) -> None:
-    """Weights, averages and evaluations of two finished runs are equal to the last bit."""
-    assert status(ours)["state"] == status(theirs)["state"] == "finished"
-    a, b = toy.weights(run_folder(ours)), toy.weights(run_folder(theirs))
-    assert a.keys() == b.keys()
-    assert [name for name in a if not torch.equal(a[name], b[name])] == []
-    assert evaluations(ours) == evaluations(theirs)
-
-
-def evaluations(folder: Path) -> list[tuple[int, float]]:
-    rows = [json.loads(line) for line in (run_folder(folder) / "metrics.jsonl").read_text().splitlines()]
-    return [(row["step"], row["val/loss"]) for row in rows if "val/loss" in row]
 
 
 @pytest.fixture(scope="module")
@@ -105,19 +33,21 @@ def test_killed_in_a_step(tmp_path: Path, uninterrupted: Path, at: int) -> None:
 
 @pytest.mark.slow
 def test_killed_at_random_instants(tmp_path: Path, uninterrupted: Path) -> None:
-    """Twenty kills from outside, at any point of start-up, step, evaluation or save."""
+    """Twenty kills from outside, between the first thing that a run writes and the last."""
     rng = random.Random(0)
-    began = time.monotonic()
-    code, output = train(tmp_path / "timed")
-    assert code == 0, output
-    whole = time.monotonic() - began
-    for kill in range(20):
-        folder = tmp_path / f"run-{kill}"
+    killed = 0
+    while killed < 20:
+        folder = tmp_path / f"run-{killed}"
         process = start(folder)
-        time.sleep(rng.uniform(0.05, 0.95) * whole)
+        sleep_into(folder, rng.random(), seconds_of(uninterrupted))
         process.kill()
         process.join()
-        code, output = train(folder) if not is_finished(folder) else (0, "")
+        if is_finished(folder):
+            shutil.rmtree(folder)  # too late; try again
+            continue
+        killed += 1
+        assert process.exitcode == -signal.SIGKILL
+        code, output = train(folder)
         assert code == 0, output
         assert_same_result(folder, uninterrupted)
 
@@ -138,10 +68,6 @@ def test_killed_at_every_write_of_a_save(tmp_path: Path, uninterrupted: Path) ->
     assert boundary > 30  # three saves of more than ten writes each
 
 
-def is_finished(folder: Path) -> bool:
-    return (run_folder(folder) / "status.json").exists() and status(folder)["state"] == "finished"
-
-
 def test_terminated_leaves_a_checkpoint_and_says_so(tmp_path: Path, uninterrupted: Path) -> None:
     code, output = train(tmp_path, "--data.stop_at", "16", "--data.stop_signal", str(int(signal.SIGTERM)))
     assert code == EXIT_PREEMPTED, output
@@ -151,26 +77,6 @@ def test_terminated_leaves_a_checkpoint_and_says_so(tmp_path: Path, uninterrupte
     assert code == 0, output
     assert "resumed from step-15" in output
     assert_same_result(tmp_path, uninterrupted)
-
-
-@pytest.mark.slow
-def test_two_processes_killed_and_resumed(tmp_path: Path) -> None:
-    code, output = train_with_two(tmp_path / "whole")
-    assert code == 0, output
-    run = json.loads((run_folder(tmp_path / "whole") / "run.json").read_text())
-    assert run["processes"] == 2
-    losses = [loss for _, loss in evaluations(tmp_path / "whole")]
-    assert len(set(losses)) == 3  # the averaged weights that are evaluated do learn
-    assert losses[-1] < losses[0]
-    terminated = ("--data.stop_at", "9", "--data.stop_signal", str(int(signal.SIGTERM)))
-    for kill, fault in enumerate([("--data.stop_at", "9"), ("--data.stop_at_boundary", "17"), terminated]):
-        folder = tmp_path / f"killed-{kill}"
-        code, output = train_with_two(folder, *fault)
-        assert code != 0
-        assert status(folder)["state"] == ("preempted" if fault is terminated else "running"), output
-        code, output = train_with_two(folder)
-        assert code == 0, output
-        assert_same_result(folder, tmp_path / "whole")
 
 
 def test_other_configuration_is_refused_by_name(tmp_path: Path) -> None:

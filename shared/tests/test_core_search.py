@@ -171,6 +171,18 @@ def test_failed_trials_are_noted_and_three_in_a_row_end_it(tmp_path: Path, monke
     assert (status["state"], status["reason"]) == ("failed", "the gradient was not finite")
 
 
+def test_search_in_which_nothing_was_ever_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(trainer, "train", lambda *_: Outcome("finished", 1, {}))  # the metric was never finite
+    assert search.run(toy.APP, config_of(tmp_path), Options(over=("optimizer.lr=0.1..1",), trials=2)) == 0
+    printed = capsys.readouterr()
+    assert "trial 000 failed: val/loss was never finite" in printed.err
+    assert printed.out == f"no trial was finished; see {folder_of(tmp_path)}\n"
+    assert [(row["state"], row["value"]) for row in trials(tmp_path)] == [("fail", None)] * 2
+    assert not (folder_of(tmp_path) / "best.yaml").exists()
+
+
 def test_trial_that_ended_without_being_told_is_not_repeated(
     tmp_path: Path, valley: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -248,6 +260,21 @@ def test_signal_stops_the_search_and_it_goes_on(tmp_path: Path, monkeypatch: pyt
     assert search.run(toy.APP, config_of(tmp_path), options) == 75
     assert search.run(toy.APP, config_of(tmp_path), options) == 0
     assert [row["state"] for row in trials(tmp_path)] == ["complete", "complete"]
+
+
+def test_signal_between_two_trials_stops_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer, "train", lambda *_: Outcome("finished", 1, {"val/loss": 1.0}))
+    write = search.Search._write
+
+    def interrupted(self: search.Search) -> None:
+        write(self)
+        monkeypatch.setattr(search.Search, "_write", write)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(search.Search, "_write", interrupted)
+    options = Options(over=("optimizer.lr=0.1..1",), trials=2)
+    assert search.run(toy.APP, config_of(tmp_path), options) == 75
+    assert [row["state"] for row in trials(tmp_path)] == ["complete"]
 
 
 def test_study_folder_that_cannot_be_written(tmp_path: Path) -> None:

@@ -20,6 +20,17 @@ def test_first_signal_asks(number: signal.Signals) -> None:
     assert signal.getsignal(number) is before
 
 
+def test_one_inside_another_shares_the_request() -> None:
+    with StopSignals() as outer:
+        with StopSignals() as first:
+            assert not first.requested
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert first.requested
+        assert outer.requested
+        with StopSignals() as second:
+            assert second.requested
+
+
 def test_second_signal_ends_the_process_at_once() -> None:
     code = (
         "import os, signal\nfrom shared_core.signals import StopSignals\n"

@@ -53,6 +53,8 @@ def test_loss_falls_and_everything_is_recorded(tmp_path: Path) -> None:
     assert outcome.best["val/loss"] == min(losses)
     logged = [row for row in found if "train/loss" in row]
     assert {"train/lr", "train/grad_norm", "train/samples_per_s", "train/data_wait", "train/error"} <= logged[0].keys()
+    log = (tmp_path / "toy-package" / "run" / "train.log").read_text()
+    assert f"step 180  elapsed_s {found[-1]['elapsed_s']:.4g}  epoch 30  val/loss {losses[-1]:.4g}" in log
 
 
 def test_seed_reproduces_a_run_and_another_seed_does_not(tmp_path: Path) -> None:
@@ -215,6 +217,19 @@ def test_every_nth_epoch_is_kept_for_good(tmp_path: Path) -> None:
     kept = {path.name for path in (tmp_path / "toy-package" / "run" / "checkpoints").glob("step-*")}
     assert {"step-18", "step-36", "step-42"} <= kept
     assert len(kept) <= 5
+
+
+def test_every_process_goes_on_from_the_checkpoint_that_one_chose(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On another machine the folder may look different yet; what this process would find itself does not count."""
+    train(tmp_path)
+    run = tmp_path / "toy-package" / "run"
+    assert {path.name for path in run.glob("checkpoints/step-*")} == {"step-6", "step-12"}
+    chosen = (run / "checkpoints" / "step-6", [])
+    monkeypatch.setattr(Runtime, "agree", lambda self, value: chosen if isinstance(value, tuple) else value)
+    train(tmp_path, training__epochs=3, training__resume=str(run))
+    assert "resumed from step-6 (epoch 1, step 6)" in (run / "train.log").read_text()
 
 
 def test_gradient_checkpointing_needs_a_model_that_can(tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
 """The standard verbs, run as commands on the toy package."""
 
 import json
+import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +11,12 @@ import pytest
 import toy
 from pydantic import Field
 
-from shared_core import config, hub, records, runs, yamlfile
+from shared_core import config, hub, records, runs, trainer, yamlfile
 from shared_core.cli import App, Verb
 from shared_core.errors import UserError
 from shared_core.runs import RunOptions
 from shared_core.settings import Section
+from shared_core.signals import EXIT_PREEMPTED
 
 CALLS: list[tuple[str, Any, Any]] = []
 
@@ -30,6 +34,7 @@ def predict(app: App, config: Any, options: RunOptions) -> None:
 
 
 def failing(app: App, config: Any, options: RunOptions) -> int:
+    print("no such split")
     return 4
 
 
@@ -48,6 +53,14 @@ OWN = (
 )
 APP = App("toy", "toy-package", "toy", "A toy.", "toy:Config", "toy:build_task", "accuracy", OWN)
 SMALL = ("--epochs", "1", "--batch-size", "16", "--tracker", "none", "--device", "cpu", "--data.rows", "32")
+
+
+@pytest.fixture(autouse=True)
+def _heeds_ctrl_c() -> Iterator[None]:
+    """What a shell starts in the background ignores Ctrl-C, a test run too; these tests press it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(autouse=True)
@@ -123,6 +136,42 @@ def test_missing_data_leaves_no_run_behind(monkeypatch: pytest.MonkeyPatch) -> N
     assert not Path("runs").exists()
 
 
+def interrupt_after(monkeypatch: pytest.MonkeyPatch, where: Any, name: str) -> None:
+    """Press Ctrl-C once, right after that function: like SIGTERM, but it spares the test run where nobody listens."""
+    function = getattr(where, name)
+
+    def interrupted(*args: Any, **more: Any) -> Any:
+        result = function(*args, **more)
+        monkeypatch.setattr(where, name, function)
+        os.kill(os.getpid(), signal.SIGINT)
+        return result
+
+    monkeypatch.setattr(where, name, interrupted)
+
+
+@pytest.mark.parametrize(("where", "name"), [(runs, "open_for_training"), (trainer.Trainer, "__init__")])
+def test_signal_before_the_first_step_is_not_lost(monkeypatch: pytest.MonkeyPatch, where: Any, name: str) -> None:
+    interrupt_after(monkeypatch, where, name)
+    assert train("--epochs", "2") == EXIT_PREEMPTED
+    status = records.RunDir(home() / "default").read_status()
+    assert (status["state"], status["step"]) == ("preempted", 1)
+    assert train("--epochs", "2") == 0
+    assert records.RunDir(home() / "default").read_status()["state"] == "finished"
+
+
+def test_signal_before_there_is_a_run_leaves_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupt_after(monkeypatch, toy, "build_task")
+    assert train() == 130
+    assert not Path("runs").exists()
+
+
+def test_signal_after_the_last_step_leaves_a_whole_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupt_after(monkeypatch, trainer, "train")
+    assert train() == 0
+    assert records.RunDir(home() / "default").read_status()["state"] == "finished"
+    assert (home() / "default" / "report.html").is_file()
+
+
 def test_evaluate_uses_the_configuration_of_the_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert train("--name", "a", "--seed", "7") == 0
     assert train("--name", "b", "--data.rows", "48") == 0
@@ -160,12 +209,59 @@ def test_runs_that_are_not_there(capsys: pytest.CaptureFixture[str]) -> None:
         assert capsys.readouterr().err.startswith(f"error: {line}")
 
 
+def test_setting_that_is_gone_from_the_code_is_named_with_its_file(capsys: pytest.CaptureFixture[str]) -> None:
+    assert train("--name", "old") == 0
+    path = home() / "old" / "config.yaml"
+    path.write_text(path.read_text().replace("training:\n", "training:\n  warp: 0.9\n", 1))
+    line = path.read_text().splitlines().index("  warp: 0.9") + 1
+    capsys.readouterr()
+    assert APP.main(["evaluate", "--run", "old"]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith(f"error: {path}:{line}: training.warp: ")
+    assert APP.main(["report", "old"]) == 0  # shows what was written down
+
+
+def test_run_called_by_a_number_is_not_taken_for_the_newest_of_a_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert train("--name", "exp-7") == 0
+    capsys.readouterr()
+    assert APP.main(["predict", "--name", "exp", "--print-config"]) == 0  # needs no run
+    assert APP.main(["evaluate", "--name", "exp"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: runs/toy-package/exp: no such run")
+    for _ in range(2):
+        assert train("--name", "exp") == 0
+    assert {path.name for path in home().iterdir()} == {"exp-7", "exp", "exp-2"}
+    assert runs.locate(APP, APP.load(None, {"name": "exp"})).name == "exp-2"
+
+
+def test_checkpoints_that_are_all_damaged_are_not_called_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert train("--name", "a", "--epochs", "2") == 0
+    checkpoints = home() / "a" / "checkpoints"
+    (checkpoints / "step-2" / "manifest.json").write_text("{")
+    (checkpoints / "step-4" / "model.safetensors").unlink()
+    for which, reasons in {
+        "latest": "step-2: manifest.json is damaged; step-4: model.safetensors is missing",
+        "best": "step-4: model.safetensors is missing",  # the best one is known, and asked for
+    }.items():
+        capsys.readouterr()
+        assert APP.main(["evaluate", "--name", "a", "--checkpoint", which]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert reasons in line, line
+        assert "train it first" not in line
+
+
 def test_report_compares_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert train("--name", "a") == train("--name", "b") == 0
     capsys.readouterr()
     assert APP.main(["report", "a", str(home() / "b"), "--out", "both"]) == 0
     assert capsys.readouterr().out == "both/report.html\n"
     assert Path("both/report.md").is_file()
+
+
+def test_plan_for_a_named_gpu_asks_nothing_of_the_device_that_is_here(capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--gpu", "V100", "--steps", "0", "--runtime.precision", "fp16", "--runtime.device", "cuda"]
+    assert APP.main(["plan", "--batch-size", "8", *flags]) == 0
+    assert "V100 (not here), fp16" in capsys.readouterr().out
 
 
 def test_plan_prints_a_table_and_writes_json(capsys: pytest.CaptureFixture[str]) -> None:
@@ -204,7 +300,7 @@ def test_demo_runs_the_whole_chain_and_ends_with_the_number(capsys: pytest.Captu
     app = App("toy", "toy-package", "toy", "A toy.", "toy:Config", "toy:build_task", "accuracy", own)
     for number in ("demo", "demo-2"):
         assert app.main(["demo", *SMALL]) == 0
-        assert capsys.readouterr().out.splitlines()[-4:] == [
+        assert capsys.readouterr().out.splitlines() == [  # the report once, though three verbs write it
             "",
             f"report: {home() / number / 'report.html'}",
             "accuracy on test: 0.900 [0.800, 0.950] (n=100, Wilson 95 %)",
@@ -217,10 +313,11 @@ def test_demo_runs_the_whole_chain_and_ends_with_the_number(capsys: pytest.Captu
         CALLS.clear()
 
 
-def test_demo_stops_where_a_step_fails() -> None:
+def test_demo_stops_where_a_step_fails(capsys: pytest.CaptureFixture[str]) -> None:
     own = (*OWN, Verb("evaluate", f"{__name__}:failing", "fails", "shared_core.runs:RunOptions"))
     app = App("toy", "toy-package", "toy", "A toy.", "toy:Config", "toy:build_task", "accuracy", own)
     assert app.main(["demo", *SMALL]) == 4
+    assert capsys.readouterr().out == "no such split\n"  # what it had to say
     assert [name for name, _, _ in CALLS] == ["prepare"]
 
 

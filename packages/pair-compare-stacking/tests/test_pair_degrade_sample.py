@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.ensemble import HistGradientBoostingClassifier
 from torch import nn
 
 from pair_compare_stacking import degrade, generator
@@ -27,7 +28,7 @@ def digits_of_mnist() -> np.ndarray:
         return archive["Xt"]
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=3)
 def two_samples(severity: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Halves by Pillow, by the batched degrader from the same digits, and by it from other digits."""
     digits = digits_of_mnist()
@@ -83,23 +84,23 @@ def convolutional_witness(x: np.ndarray, y: np.ndarray, train: np.ndarray, epoch
 
 def tree_witness(x: np.ndarray, y: np.ndarray, train: np.ndarray) -> np.ndarray:
     """Scores of boosted trees on the pixels, the histogram of greys and the roughness."""
-    lightgbm = pytest.importorskip("lightgbm")
     histogram = np.stack([np.bincount(image.ravel(), minlength=256) for image in x])
     flat = x.reshape(len(x), -1).astype(np.float32)
     rough = np.stack([np.abs(np.diff(x.astype(int), axis=axis)).mean((1, 2)) for axis in (1, 2)], axis=1)
     features = np.column_stack([flat, histogram, rough, flat.mean(1), flat.std(1)])
-    options = {"objective": "binary", "num_threads": 2, "verbosity": -1, "feature_fraction": 0.2}
-    data = lightgbm.Dataset(features[train], y[train])
-    return lightgbm.train({**options, "learning_rate": 0.1}, data, num_boost_round=60).predict(features[~train])
+    trees = HistGradientBoostingClassifier(max_iter=60, max_features=0.2, early_stopping=False, random_state=0)
+    return trees.fit(features[train], y[train]).decision_function(features[~train])
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("severity", [1, 3, 6])
 @pytest.mark.parametrize("witness", [convolutional_witness, tree_witness])
-def test_no_classifier_tells_the_generators_apart(witness: Witness) -> None:
+def test_no_classifier_tells_the_generators_apart(witness: Witness, severity: int) -> None:
     """Held-out AUC near .5 (its standard error is .005), be the digits behind the halves the same or others."""
-    pillows, same_digits, other_digits = two_samples(severity=6)
-    assert held_out_auc(witness, pillows, same_digits) <= 0.52
-    assert held_out_auc(witness, pillows, other_digits) <= 0.52
+    pillows, same_digits, other_digits = two_samples(severity)
+    same, other = held_out_auc(witness, pillows, same_digits), held_out_auc(witness, pillows, other_digits)
+    print(f"severity {severity}, {witness.__name__}: AUC {same:.3f} on the same digits, {other:.3f} on others")
+    assert max(same, other) <= 0.52
 
 
 @pytest.mark.slow
@@ -108,4 +109,6 @@ def test_the_classifiers_would_notice_one_grey_level(witness: Witness) -> None:
     """Were they blind to a small fault, their silence about the generators would mean nothing."""
     pillows, same_digits, _ = two_samples(severity=6)
     brighter = np.where(same_digits > 0, np.minimum(same_digits, 254) + 1, 0)
-    assert held_out_auc(witness, pillows, brighter) > 0.55
+    auc = held_out_auc(witness, pillows, brighter)
+    print(f"one grey level, {witness.__name__}: AUC {auc:.3f}")
+    assert auc > 0.55

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import functional
 
 from pair_compare_stacking import baseline, model
 from pair_compare_stacking.generator import digit_prior
@@ -67,6 +68,18 @@ def test_loss_is_lower_for_the_truth() -> None:
     right, _ = model.loss(prediction, y, digits, 1.0)
     wrong, _ = model.loss(prediction, 1 - y, (digits + 1) % 10, 1.0)
     assert right < wrong
+
+
+def test_shortcut_is_a_strided_convolution_without_the_stride() -> None:
+    """The stride itself would corrupt memory, which a test can only notice by luck: see `Residual.forward`."""
+    block = model.Residual(4, 8, stride=2).double().eval()
+    assert block.shortcut.stride == (1, 1)
+    for size in (7, 14):
+        x = torch.rand(2, 4, size, size, dtype=torch.float64)
+        activated = functional.relu(block.norm1(x))
+        shortcut = functional.conv2d(activated, block.shortcut.weight, stride=2)
+        expected = shortcut + block.conv2(functional.relu(block.norm2(block.conv1(activated))))
+        torch.testing.assert_close(block(x), expected)
 
 
 def test_gradient_reaches_every_parameter() -> None:

@@ -5,9 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from pair_compare_stacking import pairfile
+from pair_compare_stacking import model, pairfile, train
 from pair_compare_stacking.__main__ import main
+from pair_compare_stacking.generator import digit_prior
+from shared_core.runtime import Runtime
 
 TINY = [
     *("--data.n_train", "60", "--data.n_val", "40", "--data.n_test_public", "30", "--severity", "1"),
@@ -33,6 +36,10 @@ def of_run(folder: Path, *parts: str) -> Path:
     return folder.joinpath("runs", "pair-compare-stacking", "tiny", *parts)
 
 
+def prepared(folder: Path) -> Path:
+    return folder / "data" / "pair-compare-stacking" / "digits-disjoint"
+
+
 def error(capsys: pytest.CaptureFixture[str]) -> str:
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
     return line
@@ -49,8 +56,41 @@ def test_evaluation_has_every_metric_with_its_interval(home: Path) -> None:
         names = {Path(figure).name.removeprefix(f"{split}_") for figure in found["figures"]}
         assert names == {"reliability.png", "risk_coverage.png", "by_distance.png", "digits.png", "worst.png"}
         assert all(of_run(home, figure).is_file() for figure in found["figures"])
-        assert f"the {n} pairs are made of" in found["notes"][0]
     assert "accuracy on test_public" in of_run(home, "report.md").read_text()
+
+
+def test_intervals_are_over_the_source_images(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(home, "evaluate", "--split", "test_public") == 0
+    sources = pairfile.read_truth(prepared(home) / "test_public.npz").sources
+    over = f"over {len(np.unique(sources))} images"
+    said = capsys.readouterr()
+    assert f"Wilson 95 % {over}" in said.out + said.err
+    found = json.loads(of_run(home, "evaluation", "test_public.json").read_text())
+    trees = found["baselines"]["trees on pixels"]
+    assert f"the 30 pairs are made of {len(np.unique(sources))} source images" in found["notes"][0]
+    for estimate in (
+        *(found["metrics"][name] for name in ("accuracy", "f1", "roc_auc", "ece", "brier")),
+        *(trees["accuracy"], trees["differences"]["accuracy"]),
+        *(row["accuracy"] for row in found["tables"]["What the answer is made of"]),
+    ):
+        assert estimate["value"] is None or over in estimate["method"], estimate
+    by_distance = found["tables"]["Accuracy by distance of the digits"]
+    assert all("images" in row["accuracy"]["method"] for row in by_distance)
+    gain = found["metrics"]["accuracy"]["value"] - trees["accuracy"]["value"]
+    assert trees["differences"]["accuracy"]["value"] == pytest.approx(gain)
+
+
+def test_without_sources_pairs_are_taken_as_independent_and_that_is_said(home: Path) -> None:
+    sidecar = pairfile.truth_path(prepared(home) / "val.npz")
+    whole = sidecar.read_bytes()
+    try:
+        sidecar.unlink()
+        assert run(home, "evaluate", "--split", "val") == 0
+    finally:
+        sidecar.write_bytes(whole)
+    found = json.loads(of_run(home, "evaluation", "val.json").read_text())
+    assert found["metrics"]["accuracy"]["method"] == "Wilson 95 %"
+    assert "the intervals take the pairs as independent" in found["notes"][0]
 
 
 def test_evaluation_agrees_with_the_answer_file(home: Path) -> None:
@@ -60,7 +100,7 @@ def test_evaluation_agrees_with_the_answer_file(home: Path) -> None:
         np.genfromtxt(path, delimiter=",", names=True, dtype=None, encoding="utf-8")
         for path in (
             of_run(home, "predictions", "pred_public.csv"),
-            home / "data" / "pair-compare-stacking" / "digits-disjoint" / "test_public_labels.csv",
+            prepared(home) / "test_public_labels.csv",
         )
     )
     assert (answers["id"] == truth["id"]).all()
@@ -79,8 +119,31 @@ def test_check_accepts_our_answers_and_names_a_defect(home: Path, capsys: pytest
     assert "PUB_0000004" in error(capsys)
 
 
+class Gathered:
+    """Stands for Accelerate in the last of three processes: notes what this one brings, adds nothing of the others."""
+
+    def __init__(self) -> None:
+        self.brought: list[torch.Size] = []
+
+    def gather(self, rows: torch.Tensor) -> torch.Tensor:
+        self.brought.append(rows.shape)
+        return torch.cat([rows] * 3)
+
+
+def test_process_without_rows_joins_the_gathering() -> None:
+    """Two pairs for three processes: if one stayed away, the others would wait for ever."""
+    gathered = Gathered()
+    runtime = Runtime(gathered, torch.device("cpu"), "fp32", rank=2, world=3)  # type: ignore[arg-type]
+    network = model.PairModel(digit_prior(0.8), widths=(4,), layers=(1,), feat_dim=8, hidden=4).eval()
+    prediction = train.predict(network, torch.zeros(2, 28, 56, dtype=torch.uint8), runtime)
+    assert gathered.brought == [(1,), (1, 2, 10)]  # the shape of everybody's share
+    assert prediction.logit.shape == (2,)
+    assert prediction.digit_logits.shape == (2, 2, 10)
+    assert not prediction.logit.any()  # padding: this process had nothing to say
+
+
 def test_pool_and_val_share_no_source_image(home: Path) -> None:
-    folder = home / "data" / "pair-compare-stacking" / "digits-disjoint"
+    folder = prepared(home)
     pool = np.load(folder / "pool.npz")["ids"]
     assert not np.isin(pool, pairfile.read_truth(folder / "val.npz").sources).any()
 
@@ -109,7 +172,7 @@ def test_weights_of_another_model_are_refused(home: Path, capsys: pytest.Capture
 
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 not really an archive"])
 def test_damaged_set_is_named(home: Path, capsys: pytest.CaptureFixture[str], damage: bytes) -> None:
-    path = home / "data" / "pair-compare-stacking" / "digits-disjoint" / "val.npz"
+    path = prepared(home) / "val.npz"
     whole = path.read_bytes()
     try:
         path.write_bytes(damage)

@@ -169,9 +169,9 @@ class Checkpoints:
         """The state in a checkpoint, on the CPU, with this process's own random state.
 
         Args:
-            into: needed for a sharded checkpoint, whose tensors are read into those of this state; it must have all
-                of them (`get_optimizer_state_dict` makes an optimizer's before its first step). All processes
-                call this together.
+            into: where the tensors of a sharded checkpoint go, each process's part; it must have all of them
+                (`get_optimizer_state_dict` makes an optimizer's before its first step). All processes call this
+                together. Without it, this process alone reads all of them whole.
 
         Raises:
             UserError: the files do not match the manifest.
@@ -377,17 +377,17 @@ def _json(structure: Any) -> str:
 
 
 def _load_shards(path: Path, structure: dict[str, Any], into: State | None) -> dict[str, Any]:
-    if into is None:
-        raise UserError(f"{path}: is sharded over processes; read its weights with `export`")
-    _, tensors = tensorfile.split(_shared(into))
+    from shared_core import sharded
+
     wanted = tensorfile.names(structure)
+    if into is None:
+        return dict(tensorfile.join(structure, sharded.read_whole(path / "shards", sorted(wanted))))
+    _, tensors = tensorfile.split(_shared(into))
     if missing := wanted - tensors.keys():
         raise UserError(
             f"{path}: holds {min(missing)}, which this run does not have; was it written for another model?"
         )
     tensors = {name: tensors[name] for name in wanted}
-    from shared_core import sharded
-
     sharded.load_sharded(path / "shards", tensors)
     return dict(tensorfile.join(structure, tensors))
 

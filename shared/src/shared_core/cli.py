@@ -65,6 +65,9 @@ class App:
 
     def main(self, argv: Sequence[str] | None = None) -> int:
         """Run one command line; returns the exit status (2: the user's mistake, 75: preempted, 130: interrupted)."""
+        # PyTorch's threads wait for each other in a busy loop, unless told before it is imported; where other programs
+        # want the cores too, this leaves a training run a small part of its speed (benchmarks/waiting.py)
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         try:
             return self.run(sys.argv[1:] if argv is None else argv)
         except UserError as error:

@@ -1,24 +1,31 @@
 """Exponential moving average of a model's weights, kept on the device."""
 
-import copy
+from collections.abc import Mapping
 
 import torch
-from torch import nn
+
+from shared_core import fsdp
 
 
-class AveragedModel:
-    """`average <- decay * average + (1 - decay) * model` after every optimizer step, for parameters and float buffers.
+class AveragedWeights:
+    """`average <- decay * average + (1 - decay) * weights` after every optimizer step, for all that is floating point.
 
     The decay warms up as ``min(decay, (1 + step) / (10 + step))`` so that the random start is forgotten.
+
+    Args:
+        weights: a state dict, whose tensors the steps change in place; they may be sharded.
+
+    Attributes:
+        tensors: the averages, by the same names and sharded in the same way.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
+    def __init__(self, weights: Mapping[str, torch.Tensor], decay: float) -> None:
         self.decay = decay
-        self.model = copy.deepcopy(model).eval().requires_grad_(False)
-        ours, theirs = self.model.state_dict(), model.state_dict()
-        floats = [name for name, tensor in ours.items() if tensor.is_floating_point()]
-        self._averages, self._sources = [ours[name] for name in floats], [theirs[name] for name in floats]
-        self._rest = [(ours[name], theirs[name]) for name in ours if name not in set(floats)]
+        self.tensors = {name: tensor.detach().clone() for name, tensor in weights.items()}
+        floats = [name for name, tensor in weights.items() if tensor.is_floating_point()]
+        self._averages = [fsdp.local(self.tensors[name]) for name in floats]
+        self._sources = [fsdp.local(weights[name]) for name in floats]
+        self._rest = [(self.tensors[name], weights[name]) for name in weights if name not in set(floats)]
 
     @torch.no_grad()
     def update(self, step: int) -> None:

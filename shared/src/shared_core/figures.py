@@ -118,9 +118,20 @@ def curves(
     return path
 
 
-def reliability(probabilities: ArrayLike, labels: ArrayLike, path: Path, *, bins: int = 10, title: str = "") -> Path:
-    """Reliability diagram of a binary classifier: frequency of class 1 over predicted probability, and a histogram."""
-    r = metrics.reliability_bins(probabilities, labels, bins)
+def reliability(
+    probabilities: ArrayLike,
+    labels: ArrayLike,
+    path: Path,
+    *,
+    bins: int = 10,
+    title: str = "",
+    groups: ArrayLike | None = None,
+) -> Path:
+    """Reliability diagram of a binary classifier: frequency of class 1 over predicted probability, and a histogram.
+
+    `groups` are the sources that samples share, as in `metrics.binary`.
+    """
+    r = metrics.reliability_bins(probabilities, labels, bins, groups)
     ece = metrics.expected_calibration_error(probabilities, labels)
     caption = (
         f"Each point is a bin of predictions with the 95 % Wilson interval of its frequency; on the diagonal, "

@@ -22,6 +22,9 @@ from shared_core.intervals import (
     bootstrap,
     difference,
     overlap,
+    paired_difference,
+    proportion,
+    ratio,
     same_length,
     undefined,
     wilson,
@@ -39,6 +42,9 @@ __all__ = [
     "expected_calibration_error",
     "mcnemar",
     "overlap",
+    "paired_difference",
+    "proportion",
+    "ratio",
     "reliability_bins",
     "risk_coverage",
     "roc_auc",
@@ -51,18 +57,21 @@ def binary(
     labels: ArrayLike,
     threshold: float = 0.5,
     groups: ArrayLike | None = None,
+    unit: str = "groups",
     n_resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Estimate]:
     """What a binary classifier is worth: accuracy, f1, precision, recall, roc_auc, ece and brier, with 95 % intervals.
 
     Accuracy, precision and recall are proportions and get Wilson intervals (their n is the denominator), the others
-    bootstrap intervals; with `groups` all of them are bootstrapped over groups.
+    bootstrap intervals. That of ECE, whose estimate is biased, tends to be too narrow; so do all where sources are few.
 
     Args:
         probabilities: (n,) probability of class 1.
         labels: (n,) 0 or 1.
         threshold: class 1 is predicted from this probability on.
+        groups: (n,) or (n, 2), the sources that samples share, and `unit`, what they are called: as in
+            `shared_core.intervals`. Without them samples count as independent.
         n_resamples: 0 spares the bootstrap; its bounds are then NaN.
 
     Raises:
@@ -71,32 +80,32 @@ def binary(
     p, y = _checked(probabilities, labels)
     predicted = p >= threshold
     right, positive, hit = predicted == y, y == 1, predicted & (y == 1)
-    resamples = Resamples(len(p), n_resamples, seed, groups)
+    sources = None if groups is None else np.asarray(groups)
+    resamples = Resamples(len(p), n_resamples, seed, sources, unit)
 
     def share(part: NDArray[np.bool_], whole: NDArray[np.bool_], reason: str) -> Estimate:
         if not whole.any():
             return undefined(reason)
-        if groups is None:
-            return wilson(int(part.sum()), int(whole.sum()))
-        return resamples.estimate(_ratio(part, whole))
+        return proportion(part[whole], None if sources is None else sources[whole], unit)
 
     f1, auc = undefined("no positive label and none predicted"), undefined("only one class among the labels")
     if (predicted | positive).any():
-        f1 = resamples.estimate(_ratio(2.0 * hit, 1.0 * predicted + positive))
+        f1 = resamples.estimate(ratio(2.0 * hit, 1.0 * predicted + positive))
     if len(np.unique(y)) == 2:
         auc = resamples.estimate(_auc(p, y))
-    # Sampling noise adds to a mean of absolute gaps: the resamples' ECE is larger than the sample's, as the sample's is
-    # larger than the true one. The basic interval lies on the side where the truth is.
-    ece = resamples.estimate(_ece(p, y), basic=True)
-    return {
+    found = {
         "accuracy": share(right, np.ones(len(p), bool), ""),
         "f1": f1,
         "precision": share(hit, predicted, "nothing predicted positive"),
         "recall": share(hit, positive, "no positive label"),
         "roc_auc": auc,
-        "ece": replace(ece, low=max(0.0, ece.low), high=min(1.0, ece.high)),
-        "brier": resamples.estimate(_ratio((p - y) ** 2, np.ones(len(p)))),
+        # Sampling noise adds to a mean of absolute gaps: the resamples' ECE is larger than the sample's, as the
+        # sample's is larger than the true one. The basic interval lies on the side where the truth is.
+        "ece": resamples.estimate(_ece(p, y), basic=True),
+        "brier": resamples.estimate(ratio((p - y) ** 2, np.ones(len(p)))),
     }
+    # all of them lie in [0, 1], where NaN bounds stay NaN
+    return {name: replace(e, low=max(e.low, 0.0), high=min(e.high, 1.0)) for name, e in found.items()}
 
 
 def roc_auc(probabilities: ArrayLike, labels: ArrayLike) -> float:
@@ -127,14 +136,18 @@ class Reliability(NamedTuple):
     size: NDArray[np.int64]
 
 
-def reliability_bins(probabilities: ArrayLike, labels: ArrayLike, bins: int = 15) -> Reliability:
-    """What a reliability diagram shows; empty bins are left out. Raises `UserError` as `binary` does."""
+def reliability_bins(
+    probabilities: ArrayLike, labels: ArrayLike, bins: int = 15, groups: ArrayLike | None = None
+) -> Reliability:
+    """What a reliability diagram shows; empty bins are left out. `groups` and errors are as in `binary`."""
     p, y = _checked(probabilities, labels)
     index = _bin(p, bins)
     count = np.bincount(index, minlength=bins)
     used = count > 0
     sums = [np.bincount(index, values, minlength=bins)[used] for values in (p, y)]
-    intervals = [wilson(round(k), int(n)) for k, n in zip(sums[1], count[used], strict=True)]
+    sources = None if groups is None else np.asarray(groups)
+    inside = [index == k for k in np.flatnonzero(used)]
+    intervals = [proportion(y[rows], None if sources is None else sources[rows]) for rows in inside]
     low, high = np.array([i.low for i in intervals]), np.array([i.high for i in intervals])
     return Reliability(sums[0] / count[used], sums[1] / count[used], low, high, count[used])
 
@@ -164,7 +177,8 @@ def risk_coverage(confidence: ArrayLike, correct: ArrayLike) -> RiskCoverage:
 def mcnemar(correct_a: ArrayLike, correct_b: ArrayLike) -> float:
     """Exact two-sided p-value that two classifiers err equally often on the same samples (McNemar 1947).
 
-    Only the samples on which exactly one of them is right matter: under the hypothesis either is right with 1/2.
+    Only the samples on which exactly one of them is right matter: under the hypothesis either is right with 1/2. The
+    samples count as independent; where they share sources, `paired_difference` says what the difference is worth.
     """
     a, b = np.asarray(correct_a, dtype=bool), np.asarray(correct_b, dtype=bool)
     same_length(a, b)
@@ -186,18 +200,6 @@ def confusion_matrix(labels: ArrayLike, predictions: ArrayLike, classes: int) ->
 
 
 # Metrics of weights: each takes (B, n) and gives (B,).
-
-
-def _ratio(numerator: ArrayLike, denominator: ArrayLike) -> Callable[[Floats], Floats]:
-    parts_n2 = np.stack([np.asarray(numerator, float), np.asarray(denominator, float)], axis=1)
-
-    def statistic(w_Bn: Floats) -> Floats:
-        sums_B2 = w_Bn @ parts_n2
-        with np.errstate(invalid="ignore", divide="ignore"):
-            values: Floats = sums_B2[:, 0] / sums_B2[:, 1]
-        return values
-
-    return statistic
 
 
 def _auc(p: Floats, y: Floats) -> Callable[[Floats], Floats]:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from shared_core import settings
+from shared_core import fsdp, settings
 
 NoDecay = Callable[[str, nn.Parameter], bool]
 
@@ -68,32 +68,33 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        bad = self.found_inf
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is None:
                     continue
-                gradient = parameter.grad
-                keep: torch.Tensor | float = 1.0
-                if bad is not None:
-                    gradient = torch.where(bad > 0, 0.0, gradient)
-                    keep = 1.0 - bad
-                self._update(parameter, gradient, group, keep)
+                state = self.state[parameter]
+                if not state:
+                    state["momentum_buffer"] = torch.zeros_like(parameter)
+                self._update(parameter, parameter.grad, state["momentum_buffer"], group)
 
     def _update(
-        self, parameter: nn.Parameter, gradient: torch.Tensor, group: dict[str, Any], keep: torch.Tensor | float
+        self, parameter: nn.Parameter, gradient: torch.Tensor, buffer: torch.Tensor, group: dict[str, Any]
     ) -> None:
-        state = self.state[parameter]
-        if not state:
-            state["momentum_buffer"] = torch.zeros_like(parameter)
-        buffer, momentum = state["momentum_buffer"], group["momentum"]
+        """Every tensor may be sharded: all arithmetic but the iteration, which needs the whole matrix, is on parts."""
+        own, gradient, buffer = fsdp.local(parameter), fsdp.local(gradient), fsdp.local(buffer)
+        momentum, bad = group["momentum"], self.found_inf
+        keep: torch.Tensor | float = 1.0
+        if bad is not None:
+            gradient = torch.where(bad > 0, 0.0, gradient)
+            keep = 1.0 - bad
         # lerp by keep * (1 - momentum): a skipped step leaves the buffer as it was
         buffer.lerp_(gradient, keep * torch.full((), 1 - momentum, device=buffer.device))
-        update = orthogonalise(gradient.lerp(buffer, momentum).flatten(1)).view_as(parameter)
-        rows, columns = parameter.shape[0], parameter[0].numel()
+        matrix = fsdp.together(gradient.lerp(buffer, momentum), like=parameter)
+        update = fsdp.local_part(orthogonalise(matrix.flatten(1)).view_as(matrix), like=parameter)
+        rows, columns = matrix.shape[0], matrix[0].numel()
         scale = max(1.0, rows / columns) ** 0.5
-        parameter.mul_(1 - group["lr"] * group["weight_decay"] * keep)
-        parameter.sub_(update * (group["lr"] * scale * keep))
+        own.mul_(1 - group["lr"] * group["weight_decay"] * keep)
+        own.sub_(update * (group["lr"] * scale * keep))
 
 
 def orthogonalise(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:

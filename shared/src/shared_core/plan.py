@@ -96,6 +96,7 @@ def plan(config: RunConfig, task: Task, runtime: Runtime, steps: int = 5, gpu: s
     import torch
 
     from shared_core import costs, microbatch
+    from shared_core.learner import use_gradient_checkpointing
 
     named = gpus.find(gpu) if gpu else None
     precision = _precision(config, runtime, named)
@@ -105,10 +106,13 @@ def plan(config: RunConfig, task: Task, runtime: Runtime, steps: int = 5, gpu: s
             "batches of an epoch; lower it or the batch size"
         )
     model = task.model.to(runtime.device)
-    _use_gradient_checkpointing(config, model)
+    if config.runtime.gradient_checkpointing:
+        use_gradient_checkpointing(model)
     measured = costs.measure(task, model, next(iter(task.batches.epoch(0, 0))), precision)
-    memory, checkpoint = _bytes(config, task, model, measured, runtime.world)
-    training, notes = config.training, _notes(config)
+    memory, checkpoint = _bytes(config, task, model, measured)
+    if config.runtime.fsdp and runtime.world > 1:
+        memory = _sharded(memory, model, runtime.world)
+    training, notes = config.training, _notes(config, runtime.world)
     total_steps = training.epochs * (task.batches.batches_per_epoch // training.accumulation)
     effective = task.batches.batch_size * training.accumulation * runtime.world
 
@@ -171,22 +175,11 @@ def _precision(config: RunConfig, runtime: Runtime, named: gpus.Gpu | None) -> g
     return wanted
 
 
-def _use_gradient_checkpointing(config: RunConfig, model: nn.Module) -> None:
-    if not config.runtime.gradient_checkpointing:
-        return
-    enable = getattr(model, "gradient_checkpointing_enable", None)
-    if enable is None:
-        raise UserError(f"runtime.gradient_checkpointing: {type(model).__name__} does not support it; set it to false")
-    enable()
-
-
 def _micro_batch(config: RunConfig) -> int:
     return min(config.training.micro_batch or config.training.batch_size, config.training.batch_size)
 
 
-def _bytes(
-    config: RunConfig, task: Task, model: nn.Module, measured: Costs, world: int
-) -> tuple[dict[str, float], float]:
+def _bytes(config: RunConfig, task: Task, model: nn.Module, measured: Costs) -> tuple[dict[str, float], float]:
     """(memory by purpose on one device, size of a checkpoint)."""
     from shared_core import optim
 
@@ -210,6 +203,18 @@ def _bytes(
         "workspace": 2 * samples * measured.largest_per_sample,
     }
     return memory, weights + averaged + states
+
+
+def _sharded(memory: dict[str, float], model: nn.Module, world: int) -> dict[str, float]:
+    """The same where FSDP splits what belongs to the weights over `world` processes."""
+    from shared_core import fsdp
+
+    split = {name: memory[name] / world for name in ("weights", "gradients", "optimizer", "averaged weights")}
+    inner = [_size(block.parameters()) for block in fsdp.blocks(model)]
+    # a block whole, with its gradient, while the next one is fetched; the root holds what no block does, all the time
+    largest = max(inner, default=0.0)
+    root = _size(model.parameters()) - sum(inner)
+    return {**memory, **split, "whole blocks": 3 * largest + 2 * root}
 
 
 def _size(tensors: Any) -> float:
@@ -251,13 +256,20 @@ def _too_large(memory: dict[str, float], available: float, samples: int) -> str:
     growing = (memory["activations"] + memory["workspace"]) / samples
     room = 0.9 * available - (sum(memory.values()) - growing * samples)
     if room < growing:
-        return "does not fit: weights and optimizer alone fill the memory; use a smaller model"
+        return (
+            "does not fit: weights and optimizer alone fill the memory; use a smaller model, or split it with "
+            "--runtime.fsdp true and more --processes"
+        )
     fits = int(room / growing)
     return f"does not fit at once; --training.micro_batch {fits} would (the effective batch stays the same)"
 
 
-def _notes(config: RunConfig) -> list[str]:
+def _notes(config: RunConfig, world: int) -> list[str]:
     notes = ["evaluations and checkpoints take time besides"]
+    if world > 1:
+        notes.append("what the processes tell each other takes time besides: gradients, and weights under FSDP")
+    if config.runtime.fsdp and world > 1:
+        notes.append("an evaluation puts the whole weights on every device, without gradients and optimizer")
     if config.runtime.gradient_checkpointing:
         notes.append("gradient checkpointing: the recomputed block's activations come on top of the memory above")
     return notes

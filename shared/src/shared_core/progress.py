@@ -6,6 +6,7 @@ every ten seconds, so that `tail -f` shows the same thing.
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
 import time
@@ -14,7 +15,8 @@ from typing import TextIO
 
 REDRAW_SECONDS = 0.1
 LINE_SECONDS = 10.0
-_RATE_WEIGHT = 0.3  # weight of the newest interval in the running mean of seconds per step
+_MEASURED_SECONDS = 0.5  # a shorter interval says nothing about the speed
+_MEMORY_SECONDS = 30.0  # the speed shown is that of about this long
 
 _active: Bar | None = None  # the bar that owns the last terminal line, if there is one
 
@@ -81,7 +83,8 @@ class Bar:
         self._blocks = "━─" if _can_encode(self._stream, "━─") else "#-"
         self._step, self._numbers = start, dict[str, float | str]()
         self._began = self._marked = time.monotonic()
-        self._marked_step, self._seconds_per_step = start, 0.0
+        self._start = self._marked_step = start
+        self._recent_steps = self._recent_seconds = 0.0
         self._drawn_at = self._began - self._interval  # the first update draws at once
         self._drawn_step: int | None = None
         self._closed = False
@@ -138,21 +141,31 @@ class Bar:
         self._stream.flush()
 
     def _measure(self, now: float) -> None:
-        """Keep a running mean of the time per step, over intervals long enough to mean something."""
+        """Add what was done since the last measurement to the recent steps and seconds.
+
+        Both fade with time, so an interval counts by its length: an early first update weighs next to nothing.
+        """
         steps, seconds = self._step - self._marked_step, now - self._marked
-        if steps <= 0 or (seconds < 0.5 and self._seconds_per_step):
+        if steps <= 0 or seconds < _MEASURED_SECONDS:
             return
-        newest = seconds / steps
-        old = self._seconds_per_step
-        self._seconds_per_step = newest if not old else old + _RATE_WEIGHT * (newest - old)
+        kept = math.exp(-seconds / _MEMORY_SECONDS)
+        self._recent_steps = kept * self._recent_steps + steps
+        self._recent_seconds = kept * self._recent_seconds + seconds
         self._marked, self._marked_step = now, self._step
+
+    def _rate(self, now: float) -> float:
+        """Steps per second: the recent ones, at the end those of all the time of this process; 0 where unknown."""
+        steps, seconds = self._recent_steps, self._recent_seconds
+        if self._step == self._total:
+            steps, seconds = self._step - self._start, now - self._began
+        return steps / seconds if seconds else 0.0
 
     def _line(self, now: float) -> str:
         elapsed = duration(now - self._began)
         names = {name: name.removeprefix(f"{self._description}/").replace("_", " ") for name in self._numbers}
         parts = [f"{names[name]} {number(value)}" for name, value in self._numbers.items()]
-        if self._seconds_per_step:
-            rate = 1 / self._seconds_per_step
+        rate = self._rate(now)
+        if rate:
             slow = f"{number(1 / rate)} s/{self._unit.removesuffix('s')}"
             parts.append(f"{number(rate)} {self._unit}/s" if rate >= 1 else slow)
         if self._total is None:
@@ -160,8 +173,8 @@ class Bar:
         left = max(0, self._total - self._step)
         if left == 0:
             parts.append(f"took {elapsed}")
-        elif self._seconds_per_step:
-            parts.append(f"ETA {duration(left * self._seconds_per_step)}")
+        elif rate:
+            parts.append(f"ETA {duration(left / rate)}")
         share = min(1.0, self._step / self._total) if self._total else 1.0
         head = [self._description] if self._description else []
         if self._tty:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import json
 import math
 import os
@@ -19,7 +20,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from shared_core import files, progress, trackers
+from shared_core import files, progress, trackers, yamlfile
 from shared_core.errors import UserError
 from shared_core.settings import Logging
 
@@ -168,20 +169,38 @@ def find(path: Path) -> RunDir:
     raise UserError(f"{path}: {what}; give the folder of a run, such as runs/PACKAGE/NAME")
 
 
-def _choose(parent: Path, name: str, fresh: bool) -> Path:
-    """The folder NAME or NAME-n that an `auto` (or, if `fresh`, a `never`) run writes."""
+def series(parent: Path, name: str) -> list[tuple[int, Path]]:
+    """The entries NAME, NAME-2, NAME-3 ... of a folder with their numbers (1 for NAME itself), in no order.
+
+    A run that its owner called NAME-7 is none of them; its own config.yaml says so.
+    """
     pattern = re.compile(rf"{re.escape(name)}(?:-(\d+))?")
     try:
         entries = list(parent.iterdir()) if parent.is_dir() else []
     except OSError as error:
         raise files.explain(error, parent) from error
     matches = [(int(match[1] or 1), entry) for entry in entries if (match := pattern.fullmatch(entry.name))]
+    return [(number, entry) for number, entry in matches if entry.name == name or _configured_name(entry) != entry.name]
+
+
+def _configured_name(run: Path) -> str | None:
+    """The name that a run's config.yaml gives, if it can be read."""
+    try:
+        return str(yamlfile.read(run / "config.yaml").data.get("name"))
+    except UserError:
+        return None
+
+
+def _choose(parent: Path, name: str, fresh: bool) -> Path:
+    """The folder NAME or NAME-n that an `auto` (or, if `fresh`, a `never`) run writes."""
+    matches = series(parent, name)
     if not (parent / name).exists():
-        return parent / name  # a run called NAME-7 by its owner is no successor of NAME
+        return parent / name
     number, newest = max(matches)
     if not fresh and newest.is_dir() and RunDir(newest).read_status().get("state") != "finished":
         return newest
-    return parent / f"{name}-{number + 1}"
+    later = (parent / f"{name}-{n}" for n in itertools.count(number + 1))
+    return next(path for path in later if not path.exists())
 
 
 class Recorder:
@@ -213,6 +232,8 @@ class Recorder:
         elapsed = round(self._elapsed_before + time.monotonic() - self._began, 3)
         row: dict[str, Any] = {"step": int(step), "elapsed_s": elapsed, **{key: _plain(v) for key, v in values.items()}}
         self._write(self._metrics, json.dumps(encode(row), allow_nan=False) + "\n", self._run.metrics)
+        numbers = "  ".join(f"{key} {progress.number(v)}" for key, v in row.items() if isinstance(v, int | float))
+        self._write(self._log, f"{_now()} {numbers}\n", self._run.log)
         if self._tracker is None:
             self._tracker = trackers.start(self._tracker_name, self._run.path, self._first_step)
         self._tracker.log(int(step), {key: value for key, value in row.items() if isinstance(value, int | float)})
@@ -291,7 +312,8 @@ def write_evaluation(run: RunDir, split: str, evaluation: dict[str, Any]) -> Pat
     """Keep an evaluation as evaluation/<split>.json.
 
     `evaluation` has "checkpoint", "n", "headline" (a key of "metrics"), "metrics" {name: Estimate.as_dict()} and, where
-    there are any, "baselines" {name: {metric: Estimate.as_dict(), "what": text}}, "tables" {title: [row dictionaries]},
+    there are any, "baselines" {name: {metric: Estimate.as_dict(), "what": text, "differences": {metric:
+    Estimate.as_dict() of the run less the baseline on the same samples}}}, "tables" {title: [row dictionaries]},
     "figures" [paths relative to the run] and "notes" [text].
 
     Raises:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-import re
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,20 +69,19 @@ def checkpoint(run: RunDir, which: str) -> Path:
 
     found = Checkpoints(run.checkpoints)
     if which not in ("best", "latest"):
-        path, _ = found.find(which)
+        path, skipped = found.find(which)
     else:
-        path = found.best() if which == "best" else None
-        path = path or found.find("auto")[0]
+        path, skipped = (found.best() if which == "best" else None), []
+        if path is None:
+            path, skipped = found.find("auto")
     if path is None and (run.path / "model.safetensors").is_file():
         return run.path  # pulled from the Hub: weights alone
+    if path is None and skipped:
+        reasons = "; ".join(line.removeprefix("skipped ") for line in skipped)
+        raise UserError(f"{run.checkpoints}: every checkpoint is damaged ({reasons}); restore one or train anew")
     if path is None:
         raise UserError(f"{run.path}: has no checkpoint yet; train it first")
     return path
-
-
-def trained_with(app: App, run: RunDir, overrides: Mapping[str, Any]) -> RunConfig:
-    """The configuration a run was trained with, with `overrides` on top."""
-    return app.load(run.path / "config.yaml", overrides)
 
 
 def open_for_training(app: App, config: RunConfig, runtime: Runtime) -> RunDir:
@@ -171,8 +168,9 @@ def _refuse_other_configuration(run: RunDir, config: RunConfig) -> None:
 
 
 def _newest(home: Path, name: str, app: App) -> Path:
-    pattern = re.compile(rf"{re.escape(name)}(?:-(\d+))?")
-    found = [(int(match[1] or 1), path) for path in _folders(home) if (match := pattern.fullmatch(path.name))]
+    from shared_core import records
+
+    found = [(number, path) for number, path in records.series(home, name) if path.is_dir()]
     if not found:
         raise _no_run(home, name, app)
     return max(found)[1]

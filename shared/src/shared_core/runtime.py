@@ -1,7 +1,7 @@
 """Where a run computes: device, precision, processes. The only module that knows Accelerate."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ OWNED = {
     "ACCELERATE_DYNAMO_BACKEND": ("runtime.compile", {"no": "false"}),
 }
 LAUNCHER_DEFAULTS = {"no", "1", "false", ""}  # `accelerate launch` sets these when nobody asked for anything
-UNSUPPORTED = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_MEGATRON_LM", "ACCELERATE_USE_TP")
+UNSUPPORTED = ("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_MEGATRON_LM", "ACCELERATE_USE_TP")
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,12 @@ class Runtime:
         if not here.get(name, True):
             raise UserError(f"runtime.device: {name}, but this machine has no {name} device; use --runtime.device auto")
         torch.set_num_threads(wanted.threads or threads_per_process())
-        torch.use_deterministic_algorithms(wanted.deterministic)
+        if wanted.deterministic != torch.are_deterministic_algorithms_enabled():  # the call itself imports for a second
+            torch.use_deterministic_algorithms(wanted.deterministic)
         AcceleratorState._reset_state(reset_partial_state=False)  # one process may train, then evaluate in fp32
         accelerator = Accelerator(
             mixed_precision={"fp32": "no"}.get(precision, precision),
-            cpu=wanted.device == "cpu",
+            cpu=wanted.device == "cpu" or not any(here.values()),  # or several processes would not find each other
         )
         accelerator.gradient_accumulation_steps = 1  # the trainer accumulates; a launcher's variable would divide again
         announced = int(os.environ.get("WORLD_SIZE", "1"))
@@ -94,10 +95,10 @@ class Runtime:
         torch.distributed.all_reduce(tensor, op=torch.distributed.ReduceOp.MAX)
         return [float(v) for v in tensor.tolist()]
 
-    def broadcast(self, module: torch.nn.Module) -> None:
-        """Give every process the main one's parameters and buffers (batch statistics differ between processes)."""
+    def broadcast(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Overwrite every process's tensors with the main one's."""
         if self.world > 1:
-            for tensor in module.state_dict().values():
+            for tensor in tensors:
                 torch.distributed.broadcast(tensor, src=0)
 
     def agree(self, value: Any) -> Any:
@@ -141,6 +142,19 @@ def choose_precision(wanted: settings.Runtime) -> str:
 
 def guard_environment(env: Mapping[str, str], wanted: settings.Runtime, precision: str, accumulation: int) -> None:
     """Refuse `ACCELERATE_*` variables that would silently change what the configuration says."""
+    elsewhere = wanted.device != "cpu" and (wanted.device != "auto" or torch.cuda.is_available())
+    if env.get("ACCELERATE_USE_CPU", "").lower() not in LAUNCHER_DEFAULTS and elsewhere:
+        raise UserError(
+            f"ACCELERATE_USE_CPU contradicts runtime.device={wanted.device}; set --runtime.device cpu, or launch "
+            "without --cpu"
+        )
+    if env.get("ACCELERATE_USE_FSDP", "").lower() not in LAUNCHER_DEFAULTS:
+        raise UserError(
+            "ACCELERATE_USE_FSDP: sharding belongs to the configuration: set --runtime.fsdp true and take FSDP out of "
+            "the launcher's file"
+        )
+    if wanted.fsdp and precision == "fp16":
+        raise UserError("runtime.fsdp: does not go with runtime.precision fp16, whose scale is one for all; use bf16")
     for name in UNSUPPORTED:
         if env.get(name, "").lower() not in LAUNCHER_DEFAULTS:
             raise UserError(f"{name}={env[name]}: not supported here; unset it in the launcher's configuration file")

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from shared_core.cli import App
     from shared_core.runtime import Runtime
+    from shared_core.signals import StopSignals
     from shared_core.task import Task
 
 _FAILURES_IN_A_ROW = 3
@@ -70,15 +71,21 @@ class Search:
         self.study = self._open()
 
     def run(self) -> int:
-        from shared_core.signals import EXIT_PREEMPTED
+        from shared_core.signals import EXIT_PREEMPTED, StopSignals
 
+        with StopSignals() as signals:  # also between trials
+            return EXIT_PREEMPTED if self._try_all(signals) == "preempted" else 0
+
+    def _try_all(self, signals: StopSignals) -> Literal["done", "preempted"]:
         self._take_up_stopped_trials()
         failures = 0
         while self._done() < self.options.trials:
+            if signals.requested:
+                return "preempted"
             trial = self.study.ask()
             state, message = self._trial(trial)
             if state == "preempted":
-                return EXIT_PREEMPTED
+                return "preempted"
             failures = failures + 1 if state == "failed" else 0
             progress.message(f"trial {_number(trial):03d} {state}: {message} with {self._values(trial.params)}")
             self._write()
@@ -86,7 +93,7 @@ class Search:
                 raise UserError(f"{failures} trials in a row failed, the last with: {message}")
         self._write()
         print(self._summary())
-        return 0
+        return "done"
 
     # ---- the study
 

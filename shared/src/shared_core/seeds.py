@@ -25,6 +25,7 @@ def seed_all(seed: int) -> None:
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Inside, all CPU randomness starts from `seed`; afterwards it goes on as if nothing had happened."""
+    # NumPy's state takes 0.2 ms to copy; swapping its bit generator would be quick, but drop a Gaussian held back
     before = random.getstate(), np.random.get_state(), torch.get_rng_state()
     random.seed(seed)
     np.random.seed(seed % 2**32)

@@ -83,6 +83,7 @@ class Runtime(Section):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="auto: bf16 where the device computes in it, else fp32"
     )
+    fsdp: bool = Field(False, description="split weights, gradients and optimizer states over the processes")
     compile: bool = Field(False, description="torch.compile the model")
     gradient_checkpointing: bool = Field(False, description="recompute activations instead of storing them")
     deterministic: bool = Field(False, description="refuse non-deterministic kernels")
@@ -101,7 +102,7 @@ class Logging(Section):
 class RunConfig(Section):
     """Root of every package's configuration; a package adds ``data`` and ``model``."""
 
-    name: str | None = resumable(None, description="name of the run; default: the preset's", pattern=r"^[\w.\-]+$")
+    name: str | None = resumable(None, description="name of the run; default: the preset's", pattern=r"^\w[\w.\-]*$")
     seed: int = Field(0, ge=0, lt=2**32, description="seeds initialisation, data order and augmentation")
     paths: Paths = Paths()
     training: Training = Training()

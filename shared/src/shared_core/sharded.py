@@ -8,6 +8,7 @@ only where a state is sharded.
 from __future__ import annotations
 
 import logging
+import warnings
 from pathlib import Path
 
 import torch
@@ -68,7 +69,9 @@ def read_whole(folder: Path, names: list[str]) -> Tensors:
         about = stored[name]
         assert isinstance(about, TensorStorageMetadata)  # the other kind are pickles, which this format does not have
         tensors[name] = torch.empty(about.size, dtype=about.properties.dtype)
-    load(dict(tensors), storage_reader=reader, no_dist=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # which is what no_dist asks for
+        load(dict(tensors), storage_reader=reader, no_dist=True)
     return tensors
 
 

@@ -11,7 +11,8 @@ EXIT_PREEMPTED = 75  # EX_TEMPFAIL: "try again", what schedulers restart on
 class StopSignals:
     """While active, `requested` turns true at the first signal; a second one ends the process by its default action.
 
-    Handlers only set a flag: the trainer looks at it between steps, where a checkpoint is whole.
+    Handlers only set a flag: the trainer looks at it between steps, where a checkpoint is whole. One inside another
+    begins with what the outer one was asked, and hands back what it was asked itself.
     """
 
     watched = (signal.SIGTERM, signal.SIGINT)
@@ -23,6 +24,7 @@ class StopSignals:
     def __enter__(self) -> "StopSignals":
         if threading.current_thread() is threading.main_thread():  # Python allows handlers nowhere else
             self._before = {number: signal.signal(number, self._handle) for number in self.watched}
+            self.requested |= any(outer.requested for outer in self._outer())
         return self
 
     def __exit__(
@@ -30,6 +32,12 @@ class StopSignals:
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        for outer in self._outer():
+            outer.requested |= self.requested
+
+    def _outer(self) -> "list[StopSignals]":
+        owners = (getattr(handler, "__self__", None) for handler in self._before.values())
+        return [owner for owner in owners if isinstance(owner, StopSignals)]
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.requested:

@@ -15,12 +15,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import torch
-from torch import nn
 
-from shared_core import checkpoint, config, microbatch, optim
-from shared_core.ema import AveragedModel
+from shared_core import checkpoint, config, microbatch
 from shared_core.errors import UserError
-from shared_core.guard import BufferGuard
+from shared_core.learner import Learner
 from shared_core.profiling import profiler
 from shared_core.progress import Bar
 from shared_core.records import Recorder, RunDir
@@ -30,6 +28,9 @@ from shared_core.settings import RunConfig
 from shared_core.signals import StopSignals
 from shared_core.task import Task
 from shared_core.window import Window
+
+# fp16 begins at 65536 and halves its scale at each overflow: far below 1 the gradient itself is not finite
+SMALLEST_LOSS_SCALE = 1e-3
 
 
 @dataclass
@@ -71,7 +72,6 @@ class Trainer:
 
     def __init__(self, config: RunConfig, task: Task, runtime: Runtime, run: RunDir) -> None:
         self.config, self.task, self.runtime, self.run = config, task, runtime, run
-        self.accelerator = runtime.accelerator
         wanted = config.training
         self.steps_per_epoch = task.batches.batches_per_epoch // wanted.accumulation
         if self.steps_per_epoch == 0:
@@ -80,15 +80,7 @@ class Trainer:
                 "batches of an epoch; lower it or the batch size"
             )
         self.total_steps = wanted.epochs * self.steps_per_epoch
-        model = self._prepare_model(task.model.to(runtime.device))
-        self.optimizers = optim.build(config.optimizer, model, task.no_decay)
-        self.schedule = optim.Schedule(config.scheduler, self.total_steps)
-        self.model, *self.prepared = self.accelerator.prepare(model, *self.optimizers)
-        # after `prepare`, which may give the model other tensors
-        plain = self.accelerator.unwrap_model(self.model)
-        self.averaged = AveragedModel(plain, wanted.ema_decay) if wanted.ema_decay else None
-        self.buffers = BufferGuard(plain) if wanted.max_skipped_steps else None
-        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.learner = Learner(config, task, runtime, self.total_steps)
         self.progress = Progress(micro_batch=wanted.micro_batch)
         self.checkpoints = checkpoint.Checkpoints(
             run.checkpoints, wanted.keep_checkpoints, runtime.rank, runtime.world, runtime.barrier
@@ -126,18 +118,6 @@ class Trainer:
 
     # ---- before the first step
 
-    def _prepare_model(self, model: nn.Module) -> nn.Module:
-        wanted = self.config.runtime
-        if wanted.gradient_checkpointing:
-            enable = getattr(model, "gradient_checkpointing_enable", None)
-            if enable is None:
-                name = type(model).__name__
-                raise UserError(f"runtime.gradient_checkpointing: {name} does not support it; set it to false")
-            enable()
-        if wanted.compile:
-            model.compile()
-        return model
-
     def _restore(self) -> None:
         """Go on from a checkpoint, if there is one to go on from; otherwise start the random streams."""
         wanted = self.config.training.resume
@@ -150,17 +130,10 @@ class Trainer:
             self.recorder.truncate(0)
             return
         self._refuse_other_topology(path)
-        state = self.checkpoints.load(path)
-        self.accelerator.unwrap_model(self.model).load_state_dict(state.model, strict=True)
-        if self.averaged and state.ema is not None:
-            self.averaged.model.load_state_dict(state.ema, strict=True)
-        for optimizer, saved in zip(self.optimizers, state.optimizers, strict=True):
-            optimizer.load_state_dict(saved)
-        self.schedule.load_state_dict(state.extra["schedule"])
+        state = self.checkpoints.load(path, self.learner.target())
+        self.learner.load(state)
         self.progress = Progress(**state.extra["progress"])
         self.progress.finished = self.progress.epoch >= self.config.training.epochs or self._out_of_patience()
-        if self.accelerator.scaler is not None and "scaler" in state.extra:
-            self.accelerator.scaler.load_state_dict(state.extra["scaler"])
         self.recorder.truncate(state.extra["metrics_offset"])
         assert state.rng is not None  # as many processes wrote it
         checkpoint.set_rng_state(state.rng)
@@ -178,12 +151,15 @@ class Trainer:
     def _banner(self) -> None:
         wanted, batches = self.config.training, self.task.batches
         effective = batches.batch_size * wanted.accumulation * self.runtime.world
-        parameters = sum(p.numel() for p in self.parameters)
+        sharded = ", sharded" if self.learner.sharded else ""
+        parameters = sum(p.numel() for p in self.learner.parameters)
         self.recorder.message(
-            f"{self.run.path.name}: {parameters:,} parameters, {self.runtime.precision} on {self.runtime.world} x "
-            f"{self.runtime.device.type}; effective batch {effective} ({batches.batch_size} x {wanted.accumulation} x "
-            f"{self.runtime.world}); {wanted.epochs} epochs x {self.steps_per_epoch} steps"
+            f"{self.run.path.name}: {parameters:,} parameters{sharded}, {self.runtime.precision} on "
+            f"{self.runtime.world} x {self.runtime.device.type}; effective batch {effective} ({batches.batch_size} x "
+            f"{wanted.accumulation} x {self.runtime.world}); {wanted.epochs} epochs x {self.steps_per_epoch} steps"
         )
+        if self.config.runtime.fsdp and not self.learner.sharded:
+            self.recorder.message("runtime.fsdp: there is one process, so nothing is split", warning=True)
 
     def _dry_run(self) -> None:
         """One forward and backward pass that changes nothing; finds the largest piece of a batch that fits."""
@@ -191,11 +167,10 @@ class Trainer:
             return
         before = checkpoint.rng_state()
         batch = next(iter(self.task.batches.epoch(self.progress.epoch)))
-        buffers = [(b, b.clone()) for b in self.model.buffers()]
         limit, whole = self.progress.micro_batch, microbatch.size(batch)
         while True:
             began = time.perf_counter()
-            fits = self._try_piece(batch, limit)
+            fits = self.learner.fits(batch, limit)
             seconds = time.perf_counter() - began
             if self.runtime.reduce_max([0.0 if fits else 1.0])[0] == 0.0:
                 break
@@ -206,37 +181,17 @@ class Trainer:
                     "input, --runtime.gradient_checkpointing true, or a device with more memory"
                 )
             self.recorder.message(f"out of memory: batches are split into pieces of {limit}", warning=True)
-        with torch.no_grad():
-            for buffer, saved in buffers:
-                buffer.copy_(saved)
         checkpoint.set_rng_state(before)
         self.progress.micro_batch = limit
         (slowest,) = self.runtime.reduce_max([seconds])
         self.poll_every = 1 if self.runtime.world == 1 else min(100, max(1, round(1.0 / slowest)))
-
-    def _try_piece(self, batch: Any, limit: int | None) -> bool:
-        """Whether forward and backward fit; no process waits for another here, so that all can fail differently."""
-        try:
-            piece, _ = next(microbatch.pieces(batch, limit))
-            with self.accelerator.no_sync(self.model):
-                loss, _ = self.task.loss(self.model, piece)
-                self.accelerator.backward(loss)
-        except RuntimeError as error:
-            if not microbatch.is_out_of_memory(error):
-                raise
-            return False
-        finally:
-            self._zero_grad()
-            if self.runtime.device.type == "cuda":
-                torch.cuda.empty_cache()
-        return True
 
     # ---- the loop
 
     def _epoch(self) -> Literal["done", "preempted"]:
         """The rest of the epoch that the cursor points into, its evaluation and its checkpoint."""
         wanted, progress = self.config.training, self.progress
-        self.model.train()
+        self.learner.model.train()
         self.window.restart()
         for group in self._groups_of_batches():
             self._step(group)
@@ -272,52 +227,11 @@ class Trainer:
             yield group
 
     def _step(self, group: list[Any]) -> None:
-        """One optimizer step over the batches of `group`; skipped on the device where a gradient is not finite."""
-        self.schedule.apply(self.optimizers, self.progress.step)
-        work = [
-            (piece, share / len(group))
-            for batch in group
-            for piece, share in microbatch.pieces(batch, self.progress.micro_batch)
-        ]
-        logs: dict[str, torch.Tensor] = {}
-        if self.buffers:
-            self.buffers.remember()
-        for i, (piece, share) in enumerate(work):
-            is_last = i == len(work) - 1
-            with contextlib.nullcontext() if is_last else self.accelerator.no_sync(self.model):
-                loss, values = self.task.loss(self.model, piece)
-                self.accelerator.backward(loss if share == 1.0 else loss * share)
-            for name, value in {"loss": loss, **values}.items():
-                part = value.detach() if share == 1.0 else value.detach() * share
-                logs[name] = logs[name] + part if name in logs else part
-        norm = self._clip()
-        bad = (~torch.isfinite(norm)).float()
-        if self.buffers:
-            self.buffers.undo(bad)
-        for optimizer in self.prepared:
-            if self.accelerator.scaler is None:
-                optimizer.optimizer.found_inf = bad
-                optimizer.optimizer.step()  # Accelerate's own step looks for a package on disk, 0.2 ms each time
-            else:  # fp16's scaler skips by itself, as a part of finding its scale
-                optimizer.step()
-        if self.accelerator.scaler is not None:
-            bad = torch.zeros_like(bad)
-        self._zero_grad()
-        self.progress.step += 1
+        logs, bad = self.learner.step(group, self.progress.step, self.progress.micro_batch)
         samples = self.runtime.world * sum(microbatch.size(batch) for batch in group)
+        self.progress.step += 1
         self.progress.samples += samples
-        if self.averaged:
-            self.averaged.update(self.progress.step)
-        self.window.add({**logs, "grad_norm": norm}, bad, samples)
-
-    def _clip(self) -> torch.Tensor:
-        """Global gradient norm before clipping, the same on every process."""
-        limit = self.config.training.clip_norm
-        return self.accelerator.clip_grad_norm_(self.parameters, math.inf if limit is None else limit)
-
-    def _zero_grad(self) -> None:
-        for optimizer in self.optimizers:
-            optimizer.zero_grad(set_to_none=True)
+        self.window.add(logs, bad, samples)
 
     def _log(self) -> None:
         values, bad = self.window.read()
@@ -325,18 +239,25 @@ class Trainer:
             return
         progress = self.progress
         progress.skipped_steps += bad
-        values["lr"] = self.optimizers[0].param_groups[0]["lr"]
+        values["lr"] = self.learner.optimizers[0].param_groups[0]["lr"]
         if self.runtime.device.type == "cuda":
             values["gpu_memory_gb"] = torch.cuda.max_memory_allocated() / 1e9
             with contextlib.suppress(ModuleNotFoundError, RuntimeError):  # needs NVIDIA's management library
                 values["gpu_use"] = torch.cuda.utilization() / 100
         if progress.skipped_steps:
             values["skipped_steps"] = progress.skipped_steps
+        if (scale := self.learner.loss_scale()) is not None:
+            values["loss_scale"] = scale
         self._record({f"train/{name}": value for name, value in values.items()})
-        if progress.skipped_steps > self.config.training.max_skipped_steps:
+        if scale is None and progress.skipped_steps > self.config.training.max_skipped_steps:
             raise UserError(
                 f"the gradient was not finite in {progress.skipped_steps} of {progress.step} steps (the weights are "
                 "untouched by them); lower --lr, look at the data, or allow some with --training.max_skipped_steps"
+            )
+        if scale is not None and scale < SMALLEST_LOSS_SCALE:
+            raise UserError(
+                f"the gradient is not finite at step {progress.step}, however small fp16's loss scale ({scale:.1g}); "
+                "lower --lr, look at the data, or compute with --runtime.precision bf16 or fp32"
             )
 
     def _record(self, values: dict[str, float]) -> None:
@@ -359,13 +280,8 @@ class Trainer:
     def _evaluate(self) -> bool:
         """Evaluate, record, update best and the counters; whether this is the best so far."""
         before = checkpoint.rng_state()
-        # not the wrapped model: processes may need different numbers of forward passes
-        model = self.averaged.model if self.averaged else self.accelerator.unwrap_model(self.model)
-        self.runtime.broadcast(model)
-        model.eval()
-        with torch.no_grad(), self.accelerator.autocast():
+        with self.learner.evaluation_model() as model:
             metrics = self.task.evaluate(model, self.runtime)
-        self.model.train()
         checkpoint.set_rng_state(before)
         self._record(metrics)
         if self.task.monitor not in metrics:
@@ -377,7 +293,7 @@ class Trainer:
             self.recorder.message(f"{what}: it counts as no progress", warning=True)
         best = sign * self.progress.best.get(self.task.monitor, -sign * math.inf)
         is_best = math.isfinite(value) and value > best
-        self.schedule.on_evaluation(value)
+        self.learner.schedule.on_evaluation(value)
         if is_best:
             self.progress.best, self.progress.best_step, self.progress.waited = metrics, self.progress.step, 0
         else:
@@ -391,18 +307,9 @@ class Trainer:
     def _save(self, best: bool = False, keep_for_good: bool = False) -> None:
         """Write a checkpoint; what was logged up to here belongs to it."""
         self._log()
-        state = checkpoint.State(
-            model=self.accelerator.unwrap_model(self.model).state_dict(),
-            ema=self.averaged.model.state_dict() if self.averaged else None,
-            optimizers=[optimizer.state_dict() for optimizer in self.optimizers],
-            rng=checkpoint.rng_state(),
-            extra={
-                "progress": asdict(self.progress),
-                "schedule": self.schedule.state_dict(),
-                "metrics_offset": self.recorder.offset(),
-                **({"scaler": self.accelerator.scaler.state_dict()} if self.accelerator.scaler else {}),
-            },
-        )
+        state = self.learner.state()
+        state.rng = checkpoint.rng_state()
+        state.extra |= {"progress": asdict(self.progress), "metrics_offset": self.recorder.offset()}
         self.checkpoints.save(
             self.progress.step,
             state,

@@ -6,18 +6,25 @@ Each is a thin function ``(app, config, options)`` over a module of the core; a 
 
 from __future__ import annotations
 
+import contextlib
+import io
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from shared_core import runs
 from shared_core.cli import Verb
+from shared_core.errors import UserError
 from shared_core.runs import RunOptions
 from shared_core.settings import RunConfig, Section
 
 if TYPE_CHECKING:
     from shared_core.cli import App
+    from shared_core.runtime import Runtime
+    from shared_core.task import Task
 
 
 class ReportOptions(Section):
@@ -36,6 +43,7 @@ class PlanOptions(Section):
 
     steps: int = Field(5, ge=0, description="training steps to measure")
     gpu: str | None = Field(None, description="plan for this GPU (by name) instead of the device that is here")
+    processes: int | None = Field(None, ge=1, description="plan for so many processes, one per GPU [those here]")
     json_file: Path | None = Field(None, description="also write the plan as JSON to this file")
 
 
@@ -65,14 +73,26 @@ class ExportOptions(RunOptions):
 
 def train(app: App, config: RunConfig, options: None) -> int:
     """Train, or go on with an unfinished run of that name; ends with a report."""
-    from shared_core import signals, trainer
+    from shared_core import signals
     from shared_core.runtime import Runtime
 
     runtime = Runtime.start(config.runtime, config.seed, config.training.accumulation)
-    task = app.build_task(config, runtime)  # first: a missing data set must not leave an empty run behind
-    run = runs.open_for_training(app, config, runtime)
+    with _one_line_for_a_lost_process():
+        task = app.build_task(config, runtime)  # first: a missing data set must not leave an empty run behind
+    # until here a signal ends the process and leaves nothing; from here on there is a run, whose status must be true
+    with signals.StopSignals():
+        return _train(app, config, task, runtime)
+
+
+def _train(app: App, config: RunConfig, task: Task, runtime: Runtime) -> int:
+    """The part of `train` in which signals only ask: the trainer answers them after its first step."""
+    from shared_core import signals, trainer
+
+    with _one_line_for_a_lost_process():
+        run = runs.open_for_training(app, config, runtime)
     try:
-        outcome = trainer.train(config, task, runtime, run)
+        with _one_line_for_a_lost_process():
+            outcome = trainer.train(config, task, runtime, run)
     except BaseException as error:
         if runtime.is_main:
             run.status("failed", reason=str(error) or type(error).__name__)
@@ -85,6 +105,29 @@ def train(app: App, config: RunConfig, options: None) -> int:
 
             print(report.write([run.path], headline=app.headline))
     return signals.EXIT_PREEMPTED if outcome.state == "preempted" else 0
+
+
+class _ProcessLostError(UserError):
+    """Another process of this run has ended; why, it says itself."""
+
+    exit_code = 1  # not a mistake of the user's, as far as this process knows
+
+
+@contextlib.contextmanager
+def _one_line_for_a_lost_process() -> Iterator[None]:
+    """Say so where another process ended in the middle of an exchange: a traceback from here would explain nothing."""
+    from torch.distributed import DistError
+
+    try:
+        yield
+    except RuntimeError as error:
+        # gloo, which connects processes on CPUs, has no class for its errors; NCCL's are `DistError`
+        if not isinstance(error, DistError) and "gloo/transport/" not in str(error):
+            raise
+        raise _ProcessLostError(
+            "lost another process of this run, which failed or was killed: see its own message; the same command goes "
+            "on from the newest checkpoint"
+        ) from error
 
 
 def evaluate(app: App, config: RunConfig, options: RunOptions) -> int:
@@ -127,7 +170,11 @@ def plan(app: App, config: RunConfig, options: PlanOptions) -> None:
     from shared_core import plan as plans
     from shared_core.runtime import Runtime
 
-    runtime = Runtime.start(config.runtime, config.seed, config.training.accumulation)
+    # what a named GPU computes in is no question to the device that is here
+    here = config.runtime.model_copy(update={"device": "auto", "precision": "auto"}) if options.gpu else config.runtime
+    runtime = Runtime.start(here, config.seed, config.training.accumulation)
+    if options.processes:
+        runtime = replace(runtime, world=options.processes)
     task = app.build_task(config, runtime)
     made = plans.plan(config, task, runtime, steps=options.steps, gpu=options.gpu)
     if not runtime.is_main:
@@ -156,17 +203,27 @@ def pull(app: App, config: RunConfig, options: PullOptions) -> None:
 def demo(app: App, config: RunConfig, options: None) -> int:
     """Prepare the embedded sample, train, evaluate, predict and report; ends with the headline number."""
     config = config.model_copy(update={"name": config.name or "demo"})
-    if status := app.call("prepare", config, sample=True):
+    if status := _quietly(app, "prepare", config, sample=True):
         return status
-    if status := app.call("train", config):
+    if status := _quietly(app, "train", config):
         return status
     run = runs.locate(app, config)
     for name in ("evaluate", "predict"):
-        if status := app.call(name, config, run=str(run.path)):
+        if status := _quietly(app, name, config, run=str(run.path)):
             return status
-    app.call("report", config, runs=(str(run.path),))
+    _quietly(app, "report", config, runs=(str(run.path),))
     print(f"\nreport: {run.path / 'report.html'}\n{runs.headline(app, run)}")
     return 0
+
+
+def _quietly(app: App, name: str, config: RunConfig, **options: Any) -> int:
+    """`app.call`, without the verb's standard output unless it fails: each would name the same report."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        status = app.call(name, config, **options)
+    if status:
+        print(printed.getvalue(), end="")
+    return status
 
 
 def _standard(name: str, about: str, options: str | None = None, preset: str | None = None) -> Verb:

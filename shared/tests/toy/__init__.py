@@ -15,6 +15,7 @@ from torch import nn
 from shared_core import checkpoint
 from shared_core.batches import LoaderBatches
 from shared_core.cli import App
+from shared_core.errors import UserError
 from shared_core.runtime import Runtime
 from shared_core.settings import RunConfig, Section, resumable
 from shared_core.task import Task
@@ -24,10 +25,12 @@ class Data(Section):
     rows: int = 96
     noise: float = 0.1
     num_workers: int = 0
+    fault_in: int | None = resumable(None)  # the process that the next five happen to; None: every one
     stop_at: int | None = resumable(None)  # send ourselves a signal in the middle of that forward pass
     stop_signal: int = resumable(int(signal.SIGKILL))
     stop_at_boundary: int | None = resumable(None)  # be killed at that write of the checkpoints
     nan_at: int | None = resumable(None)  # the loss of this forward pass is not finite
+    damaged_at: int | None = resumable(None)  # the data of this forward pass turn out to be damaged
     largest_piece: int | None = None  # a device whose memory holds so many samples
 
 
@@ -57,7 +60,8 @@ class ToyTask(Task):
         self.data = config.data
         self.model = nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, 1))
         self.calls = 0
-        if config.data.stop_at_boundary is not None and runtime.is_main:
+        self.is_faulty = config.data.fault_in in (None, runtime.rank)
+        if config.data.stop_at_boundary is not None and self.is_faulty:
             count = itertools.count(1)
             checkpoint._boundary = lambda name: next(count) == config.data.stop_at_boundary and kill()
         self.batches = LoaderBatches(
@@ -74,11 +78,17 @@ class ToyTask(Task):
         error = model(batch["x"]).squeeze(1) - batch["y"]
         loss = error.square().mean()
         self.calls += 1
+        if self.is_faulty:
+            loss = self.misbehave(loss)
+        return loss, {"error": error.abs().mean()}
+
+    def misbehave(self, loss: torch.Tensor) -> torch.Tensor:
+        """Do what the configuration wants to go wrong in this forward pass."""
         if self.calls == self.data.stop_at:
             os.kill(os.getpid(), self.data.stop_signal)
-        if self.calls == self.data.nan_at:
-            loss = loss * torch.nan
-        return loss, {"error": error.abs().mean()}
+        if self.calls == self.data.damaged_at:
+            raise UserError("row 3: is damaged; prepare the data anew")
+        return loss * torch.nan if self.calls == self.data.nan_at else loss
 
     def evaluate(self, model: nn.Module, runtime: Runtime) -> dict[str, float]:
         x = Sums(self.data).x

@@ -20,6 +20,7 @@ from shared_core.runtime import Runtime
 
 SPLITS = ("val", "test_public", "test_disjoint")
 WORST_SHOWN = 12
+UNIT = "images"  # what pairs share
 
 
 def run(app: App, config: Config, options: EvaluateOptions) -> int:
@@ -39,7 +40,7 @@ def run(app: App, config: Config, options: EvaluateOptions) -> int:
         if runtime.is_main:
             about = evaluate(prediction, pairs, trees, found.figures, name)
             records.write_evaluation(found, name, {"checkpoint": path.name, **about})
-            message(f"{name}: accuracy {about['metrics']['accuracy']['value']:.4f} on {about['n']:,} pairs")
+            message(f"{name}: accuracy {Estimate.from_dict(about['metrics']['accuracy'])}")
     if runtime.is_main:
         print(report.write([found.path], headline=app.headline))
     return 0
@@ -79,47 +80,62 @@ def evaluate(
 ) -> dict[str, Any]:
     """Metrics, baselines, tables and figures of one split, in the form of `records.write_evaluation`.
 
+    Intervals allow for pairs that share a source image, wherever it is known which they are made of.
+
     Raises UserError where the split has neither labels nor the truth beside it.
     """
     y, digits = labels(pairs, name), pairs.digits
     p = torch.sigmoid(prediction.logit.double()).numpy()
     right = (p >= 0.5) == y
+    sources = None if pairs.truth is None else pairs.truth.sources
     tables: dict[str, Any] = {}
-    notes: list[str] = []
-    if pairs.truth is not None:
-        images = len(np.unique(pairs.truth.sources))
-        notes.append(
-            f"the {len(y):,} pairs are made of {images:,} source images; the intervals are about new pairs of these "
-            "images, and are too narrow for new images where there are few"
-        )
+    notes = [what_intervals_are_over(len(y), sources)]
     drawn = [
-        figures.reliability(p, y, folder / f"{name}_reliability.png", title=f"Reliability on {name}"),
+        figures.reliability(p, y, folder / f"{name}_reliability.png", title=f"Reliability on {name}", groups=sources),
         figures.risk_coverage(
             np.abs(p - 0.5), right, folder / f"{name}_risk_coverage.png", title=f"Risk and coverage on {name}"
         ),
     ]
     if digits is not None:
-        by_distance = accuracy_by_distance(right, digits.numpy())
+        by_distance = accuracy_by_distance(right, digits.numpy(), sources)
         tables["Accuracy by distance of the digits"] = [
             {"|a - b|": key, "accuracy": e.as_dict(), "pairs": e.n} for key, e in by_distance.items()
         ]
-        tables["What the answer is made of"], note = ingredients(prediction, y, right)
+        tables["What the answer is made of"], note = ingredients(prediction, y, right, sources)
         notes.append(note)
         drawn += digit_figures(prediction, digits.numpy(), by_distance, float(right.mean()), folder, name)
     drawn.append(worst(p, y, pairs, folder / f"{name}_worst.png"))
     baselines = {}
     if trees is not None:
         baseline_right = (trees.predict(pairs.x.numpy()) >= 0.5) == y
-        baselines["trees on pixels"] = {"what": baseline.WHAT, "accuracy": _accuracy(baseline_right)}
+        gain = metrics.paired_difference(baseline_right, right, sources, UNIT)
+        baselines["trees on pixels"] = {
+            "what": baseline.WHAT,
+            "accuracy": _accuracy(baseline_right, sources).as_dict(),
+            "differences": {"accuracy": gain.as_dict()},
+        }
     return {
         "n": len(y),
         "headline": "accuracy",
-        "metrics": {key: estimate.as_dict() for key, estimate in metrics.binary(p, y).items()},
+        "metrics": {key: e.as_dict() for key, e in metrics.binary(p, y, groups=sources, unit=UNIT).items()},
         "baselines": baselines,
         "tables": tables,
         "figures": [f"figures/{path.name}" for path in drawn],
         "notes": notes,
     }
+
+
+def what_intervals_are_over(n: int, sources: np.ndarray | None) -> str:
+    """The note that says what the intervals of `n` pairs take into account."""
+    if sources is None:
+        return (
+            "which source images the pairs are made of is unknown; the intervals take the pairs as independent, and "
+            "are too narrow where an image occurs in several"
+        )
+    return (
+        f"the {n:,} pairs are made of {len(np.unique(sources)):,} source images; the intervals allow for pairs that "
+        "share an image, and so are about new pairs of new images"
+    )
 
 
 def labels(pairs: PairNPZDataset, name: str) -> np.ndarray:
@@ -131,25 +147,29 @@ def labels(pairs: PairNPZDataset, name: str) -> np.ndarray:
     return (pairs.digits[:, 0] > pairs.digits[:, 1]).long().numpy()
 
 
-def accuracy_by_distance(right: np.ndarray, digits: np.ndarray) -> dict[str, Estimate]:
+def accuracy_by_distance(right: np.ndarray, digits: np.ndarray, sources: np.ndarray | None) -> dict[str, Estimate]:
     """Accuracy for |a - b| = 1, 2, ..., as far as there are pairs."""
     distance = np.abs(digits[:, 0] - digits[:, 1])
-    return {
-        str(d): metrics.wilson(int(right[distance == d].sum()), int((distance == d).sum())) for d in np.unique(distance)
-    }
+    found = {}
+    for d in np.unique(distance):
+        rows = distance == d
+        found[str(d)] = _accuracy(right[rows], None if sources is None else sources[rows])
+    return found
 
 
-def ingredients(prediction: Prediction, y: np.ndarray, right: np.ndarray) -> tuple[list[dict[str, Any]], str]:
+def ingredients(
+    prediction: Prediction, y: np.ndarray, right: np.ndarray, sources: np.ndarray | None
+) -> tuple[list[dict[str, Any]], str]:
     """The combined answer beside one from the digits alone, which does not know that neighbours are common."""
     posteriors = torch.softmax(prediction.digit_logits.double(), dim=-1)
     expected = posteriors @ torch.arange(10, dtype=torch.float64)
     digits_only = (expected[:, 0] > expected[:, 1]).numpy() == y
     rows = [
-        {"answer": "comparison and digits, with the pairs' prior", "accuracy": _accuracy(right)},
-        {"answer": "larger expected digit, without the prior", "accuracy": _accuracy(digits_only)},
+        {"answer": "comparison and digits, with the pairs' prior", "accuracy": _accuracy(right, sources).as_dict()},
+        {"answer": "larger expected digit, without the prior", "accuracy": _accuracy(digits_only, sources).as_dict()},
     ]
-    p = metrics.mcnemar(right, digits_only)
-    return rows, f"the two answers in the last table differ with p = {p:.2g} (McNemar's exact test)"
+    gain = metrics.paired_difference(digits_only, right, sources, UNIT)
+    return rows, f"the two answers in the last table, first less second on the same pairs: {gain}"
 
 
 def digit_figures(
@@ -201,5 +221,5 @@ def _truth(pairs: PairNPZDataset, row: int, y: np.ndarray) -> str:
     return f"{left} {'>' if left > right else '<'} {right}"
 
 
-def _accuracy(right: np.ndarray) -> dict[str, Any]:
-    return metrics.wilson(int(right.sum()), len(right)).as_dict()
+def _accuracy(right: np.ndarray, sources: np.ndarray | None) -> Estimate:
+    return metrics.proportion(right, sources, UNIT)

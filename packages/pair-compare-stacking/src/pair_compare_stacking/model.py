@@ -1,6 +1,6 @@
 """The pair model: one tower for both halves, an antisymmetric comparison, and the two digit posteriors.
 
-Shapes: B pairs, 2 halves, H x W pixels, D features, K = 10 digits.
+Shapes: B pairs, 2 halves, H x W pixels, D features, K = 10 digits (as many as the prior has).
 """
 
 from dataclasses import dataclass
@@ -9,8 +9,6 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
-
-DIGITS = 10
 
 
 @dataclass(frozen=True)
@@ -30,11 +28,17 @@ class Residual(nn.Module):
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
         same = inputs == outputs and stride == 1
-        self.shortcut = nn.Identity() if same else nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+        self.shortcut = nn.Identity() if same else nn.Conv2d(inputs, outputs, 1, bias=False)
+        self.stride = stride
 
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
         activated = functional.relu(self.norm1(x_BCHW))
-        shortcut = x_BCHW if isinstance(self.shortcut, nn.Identity) else self.shortcut(activated)
+        if isinstance(self.shortcut, nn.Identity):
+            shortcut = x_BCHW
+        else:
+            # Subsampling first is what a 1x1 convolution with a stride computes, whose gradient overwrites foreign
+            # memory on CPUs for channels-last inputs narrower than a vector register (oneDNN, issue 6035).
+            shortcut = self.shortcut(activated[:, :, :: self.stride, :: self.stride])
         return shortcut + self.conv2(functional.relu(self.norm2(self.conv1(activated))))
 
 
@@ -126,7 +130,7 @@ class PairModel(nn.Module):
         super().__init__()
         self.tower = Tower(widths, layers, feat_dim).to(memory_format=torch.channels_last)
         self.dropout = nn.Dropout(dropout)
-        self.digit_head = nn.Linear(feat_dim, DIGITS)
+        self.digit_head = nn.Linear(feat_dim, len(prior))
         self.comparison = Comparison(feat_dim, hidden, prior)
 
     def forward(self, x_B2HW: torch.Tensor) -> Prediction:
@@ -142,7 +146,7 @@ def log_prior_ratio(prior: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarr
     joint = (prior + prior.T) / 2
     joint = joint / joint.sum()
     marginal = joint.sum(axis=1)
-    larger, smaller = np.tril_indices(DIGITS, -1)
+    larger, smaller = np.tril_indices(len(prior), -1)
     ratio = np.log(joint[larger, smaller]) - np.log(marginal[larger] * marginal[smaller])
     return larger, smaller, np.maximum(ratio, -30.0)  # a pair that training never shows is improbable, not impossible
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -160,9 +160,12 @@ def smaller_is_better(metric: str) -> bool:
     return not SMALLER_IS_BETTER.isdisjoint(metric.lower().replace("/", "_").replace("-", "_").split("_"))
 
 
-def verdict(metric: str, estimate: Estimate, baseline: Estimate, name: str) -> Remark:
-    """One sentence: better, worse, or not to be told apart; without intervals, only the difference."""
-    gap = metrics.difference(baseline, estimate)
+def verdict(metric: str, estimate: Estimate, baseline: Estimate, name: str, paired: Estimate | None = None) -> Remark:
+    """One sentence: better, worse, or not to be told apart; without intervals, only the difference.
+
+    `paired` is the difference, run less baseline, where it was measured sample by sample.
+    """
+    gap = metrics.difference(baseline, estimate) if paired is None else paired
     if math.isnan(gap.value):
         return Remark(f"cannot be compared with {name}", "muted")
     if math.isnan(gap.low):
@@ -170,7 +173,7 @@ def verdict(metric: str, estimate: Estimate, baseline: Estimate, name: str) -> R
     if gap.low <= 0 <= gap.high:
         return Remark(f"not significantly different from “{name}”: {signed(gap)}", "muted")
     better = (gap.value < 0) == smaller_is_better(metric)
-    size = gap if gap.value > 0 else metrics.difference(estimate, baseline)
+    size = gap if gap.value > 0 else replace(gap, value=-gap.value, low=-gap.high, high=-gap.low)
     word, tone = ("better", GOOD) if better else ("worse", BAD)
     return Remark(f"{word} than “{name}” by {number(size)} {interval(size)}", tone)
 

@@ -115,7 +115,10 @@ def _headline(run: RunData, wanted: str) -> Headline | None:
     candidates, verdicts = [Candidate(run.label, estimate, True)], []
     for name, (baseline, about) in run.baselines(split, metric).items():
         candidates.append(Candidate(name, baseline, False, str(about.get("what", ""))))
-        verdicts.append(data.verdict(metric, estimate, baseline, name))
+        paired = about.get("differences", {}).get(metric)
+        verdicts.append(
+            data.verdict(metric, estimate, baseline, name, None if paired is None else Estimate.from_dict(paired))
+        )
     if not verdicts:
         verdicts.append(Remark("no baseline to compare with: the number alone says little", "muted"))
     seeds = int(evaluation.get("seeds", 1))

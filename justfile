@@ -97,6 +97,7 @@ lock *FLAGS: install
     { echo '# Made by `just lock`: what runs and tests the whole repository. PyTorch brings its own CUDA libraries.'
       grep -vE '^(#|cuda-|nvidia-|triton==)' requirements.txt | sed 's/+cpu$//'; } > requirements.txt.new
     mv requirements.txt.new requirements.txt
+    UV="${uv[*]}" bash docker/lock.sh
 
 # Removes the caches of the tools; data/ and runs/ stay
 [group('set up')]

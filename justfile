@@ -10,6 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 venv := env("VIRTUAL_ENV", justfile_directory() / ".venv")
 python := venv / "bin/python"
 packages := "timeseries-dualmodal retina-diffusion pair-compare-stacking mabe-behavior multimodal-fusion"
+services := "dualmodal retina pair mabe fusion"
 
 [private]
 default:
@@ -24,6 +25,60 @@ demo NAME="pair-compare-stacking" *FLAGS: (known NAME) install
 [group('run')]
 run NAME VERB *FLAGS: (known NAME) install
     @shift; '{{ python }}' -m "$(tr - _ <<<'{{ NAME }}')" "$@"
+
+# Builds a package's image, or those of `all`: just build retina-diffusion
+[group('containers')]
+[no-exit-message]
+build NAME: (known if NAME == "all" { "pair-compare-stacking" } else { NAME })
+    @bash docker/build.sh '{{ NAME }}'
+
+# Trains in a package's image: just train pair-compare-stacking --config demo
+[group('containers')]
+[no-exit-message]
+train NAME *FLAGS: (known NAME)
+    @shift; '{{ just_executable() }}' compose run --rm "$('{{ just_executable() }}' service '{{ NAME }}')" train "$@"
+
+# Opens a shell in a package's image, with its data and runs
+[group('containers')]
+[no-exit-message]
+shell NAME="pair-compare-stacking": (known NAME)
+    @'{{ just_executable() }}' compose run --rm --entrypoint bash "$('{{ just_executable() }}' service '{{ NAME }}')"
+
+# Publishes a run on the Hub, from its image: just push pair-compare-stacking demo OWNER/NAME
+[group('containers')]
+[no-exit-message]
+push NAME RUN *FLAGS: (known NAME)
+    @shift 2; '{{ just_executable() }}' compose run --rm "$('{{ just_executable() }}' service '{{ NAME }}')" push --run '{{ RUN }}' "$@"
+
+# Follows what the newest container of a package prints
+[group('containers')]
+[no-exit-message]
+logs NAME="pair-compare-stacking" *FLAGS: (known NAME) install
+    @shift $(( $# > 0 ? 1 : 0 )); '{{ python }}' -m shared_core.images logs '{{ NAME }}' "$@"
+
+# Says what a container would miss here: engine, GPU runtime, driver, disk, memory, ports
+[group('containers')]
+[no-exit-message]
+doctor: install
+    @'{{ python }}' -m shared_core.images doctor
+
+# Tries a package's image: user, labels, help without network, demo, SIGTERM and resume
+[group('containers')]
+[no-exit-message]
+smoke NAME: (known NAME) install
+    @'{{ python }}' -m shared_core.images smoke '{{ NAME }}'
+
+# Pushes a package's image, tagged with version and commit: just publish-image pair-compare-stacking registry.example.org/team
+[group('containers')]
+[no-exit-message]
+publish-image NAME REGISTRY: (known NAME) install
+    @'{{ python }}' -m shared_core.images publish '{{ NAME }}' '{{ REGISTRY }}'
+
+# `docker compose` with the CPU override where there is no NVIDIA GPU: just compose up tensorboard
+[group('containers')]
+[no-exit-message]
+compose *ARGS:
+    @bash docker/compose.sh "$@"
 
 # Runs the tests; `just test slow` those that take longer, `just test all` both; flags go to pytest
 [group('check')]
@@ -99,11 +154,17 @@ lock *FLAGS: install
     mv requirements.txt.new requirements.txt
     UV="${uv[*]}" bash docker/lock.sh
 
-# Removes the caches of the tools; data/ and runs/ stay
+# Removes the caches of the tools, and containers and images that are in nobody's use; data, runs and volumes stay
 [group('set up')]
 clean:
+    if docker info >/dev/null 2>&1; then bash docker/compose.sh down --remove-orphans; docker image prune --force --filter label=training.package; fi
     rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
     find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+# the service of compose.yaml that a package is
+[private]
+service NAME:
+    @paste -d' ' <(tr ' ' '\n' <<<'{{ packages }}') <(tr ' ' '\n' <<<'{{ services }}') | sed -n 's/^{{ NAME }} //p'
 
 [no-exit-message]
 [private]

@@ -55,8 +55,9 @@ def test_launcher_does_not_choose_the_device(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_sharding_belongs_to_the_configuration() -> None:
-    with pytest.raises(UserError, match=r"ACCELERATE_USE_FSDP: .* set --runtime\.fsdp true"):
-        guard({"ACCELERATE_USE_FSDP": "true"}, fsdp=True)
+    with pytest.raises(UserError, match=r"ACCELERATE_USE_FSDP=true contradicts runtime\.fsdp=false"):
+        guard({"ACCELERATE_USE_FSDP": "true"})
+    guard({"ACCELERATE_USE_FSDP": "true"}, fsdp=True)
     with pytest.raises(UserError, match=r"runtime\.fsdp: .*fp16"):
         guard({}, precision="fp16", fsdp=True)
 

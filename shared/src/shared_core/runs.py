@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 import subprocess
 import sys
@@ -142,7 +143,10 @@ def origin(app: App) -> dict[str, Any]:
 
 
 def _commit(folder: Path) -> str | None:
-    """The commit that `folder` is checked out from, with ``+changes`` where files differ; None outside a checkout."""
+    """The commit that `folder` is checked out from, with ``+changes`` where files differ.
+
+    In an image there is no checkout: the image was told at its build. None where nobody knows.
+    """
     try:
         git = ["git", "-C", str(folder)]
         commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
@@ -150,7 +154,8 @@ def _commit(folder: Path) -> str | None:
             [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=10, check=True
         )
     except (OSError, subprocess.SubprocessError):
-        return None
+        built_from = os.environ.get("SOURCE_REVISION", "unknown")
+        return None if built_from == "unknown" else built_from
     return commit.stdout.strip() + ("+changes" if changes.stdout.strip() else "")
 
 

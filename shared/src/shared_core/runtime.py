@@ -54,6 +54,7 @@ class Runtime:
         torch.set_num_threads(wanted.threads or threads_per_process())
         if wanted.deterministic != torch.are_deterministic_algorithms_enabled():  # the call itself imports for a second
             torch.use_deterministic_algorithms(wanted.deterministic)
+        os.environ.pop("ACCELERATE_USE_FSDP", None)  # agreed to above; Accelerate would shard in a way of its own
         AcceleratorState._reset_state(reset_partial_state=False)  # one process may train, then evaluate in fp32
         accelerator = Accelerator(
             mixed_precision={"fp32": "no"}.get(precision, precision),
@@ -148,10 +149,10 @@ def guard_environment(env: Mapping[str, str], wanted: settings.Runtime, precisio
             f"ACCELERATE_USE_CPU contradicts runtime.device={wanted.device}; set --runtime.device cpu, or launch "
             "without --cpu"
         )
-    if env.get("ACCELERATE_USE_FSDP", "").lower() not in LAUNCHER_DEFAULTS:
+    if env.get("ACCELERATE_USE_FSDP", "").lower() not in LAUNCHER_DEFAULTS and not wanted.fsdp:
         raise UserError(
-            "ACCELERATE_USE_FSDP: sharding belongs to the configuration: set --runtime.fsdp true and take FSDP out of "
-            "the launcher's file"
+            f"ACCELERATE_USE_FSDP={env['ACCELERATE_USE_FSDP']} contradicts runtime.fsdp=false; the configuration owns "
+            "this: set --runtime.fsdp true, or launch without FSDP"
         )
     if wanted.fsdp and precision == "fp16":
         raise UserError("runtime.fsdp: does not go with runtime.precision fp16, whose scale is one for all; use bf16")

@@ -9,7 +9,7 @@
 set -euo pipefail
 
 fail() { echo "entrypoint: $*" >&2; exit 2; }
-number() { [[ ${!1} =~ ^[0-9]+$ ]] && ((${!1} >= $2)) || fail "$1=${!1}: give a whole number, $2 or more"; }
+number() { [[ ${!1} =~ ^(0|[1-9][0-9]*)$ ]] && ((${!1} >= $2)) || fail "$1=${!1}: give a whole number, $2 or more"; }
 
 module=${PACKAGE//-/_}
 gpus=$(nvidia-smi -L 2>/dev/null | grep -c '^GPU' || true)

@@ -38,7 +38,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
         not _engine_answers(),
-        reason="no engine answers `docker info`: NOTHING about images, Compose, docker stop and two nodes is proven here",
+        reason="no engine answers `docker info`: NOTHING about images, Compose, docker stop, two nodes is proven here",
     ),
 ]
 
@@ -284,7 +284,8 @@ def _two_nodes(house: House, name: str) -> list[subprocess.Popen[str]]:
 
 def test_two_containers_are_two_nodes(prepared: House) -> None:
     prepared.compose("run", "--rm", "pair-train", *TRAIN, "--name", "two-in-one", NPROC="2")
-    said = [node.communicate(timeout=300)[0] for node in (nodes := _two_nodes(prepared, "two-nodes"))]
+    nodes = _two_nodes(prepared, "two-nodes")
+    said = [node.communicate(timeout=300)[0] for node in nodes]
     assert [node.returncode for node in nodes] == [0, 0], "\n".join(said)
     assert _losses(prepared.runs / "two-nodes") == _losses(prepared.runs / "two-in-one") != {}
     _assert_same_weights(prepared.runs / "two-nodes", prepared.runs / "two-in-one")
@@ -298,7 +299,8 @@ def test_two_containers_are_two_nodes(prepared: House) -> None:
     prepared.say(f"node 0 ended {time.monotonic() - started:.1f} s after node 1 was killed")
     assert [node.returncode for node in nodes] == [1, 137], "\n".join(said)
     assert "lost another process of this run" in said[0]
-    said = [node.communicate(timeout=300)[0] for node in (nodes := _two_nodes(prepared, "killed"))]
+    nodes = _two_nodes(prepared, "killed")
+    said = [node.communicate(timeout=300)[0] for node in nodes]
     assert [node.returncode for node in nodes] == [0, 0], "\n".join(said)
     assert re.search(r"resumed from step-", (prepared.runs / "killed" / "train.log").read_text())
     _assert_same_weights(prepared.runs / "killed", prepared.runs / "two-in-one")

@@ -19,10 +19,10 @@ OUTSIDE = {
 }  # fmt: skip
 ONE_DOOR = {
     "accelerate": {"runtime"},
-    "huggingface_hub": {"hub", "card"},
+    "huggingface_hub": {"hub", "hubfaults", "card"},
     "datasets": {"hub"},
     "transformers": {"hub"},
-    "docker": {"images"},
+    "docker": {"images/sdk"},
 }
 
 

@@ -6,9 +6,11 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -342,6 +344,22 @@ def test_no_layer_holds_what_lay_beside_the_source(house: House) -> None:
     found = subprocess.run(["grep", "-acF", TOKEN], stdin=saved.stdout, capture_output=True, text=True)
     assert saved.wait() == 0
     assert found.stdout.strip() == "0"
+
+
+def test_tensorboard_shows_the_runs(prepared: House, tmp_path: Path) -> None:
+    """It serves what lies in the folder of runs, without their packages."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    prepared.compose("up", "--detach", "tensorboard", TENSORBOARD_PORT=str(port))
+    for _ in range(300):
+        try:
+            shown = urllib.request.urlopen(f"http://127.0.0.1:{port}/data/runs", timeout=5).read().decode()
+            break
+        except OSError:
+            time.sleep(0.2)
+    prepared.compose("rm", "--stop", "--force", "tensorboard")
+    assert f"{PAIR}/whole/events" in json.loads(shown)
 
 
 # 6. files

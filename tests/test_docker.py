@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import socket
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -226,3 +229,48 @@ def test_contradictions_are_one_line(enter: Any, environment: dict[str, str], co
     assert status == 2
     assert said.startswith(f"entrypoint: {complaint}")
     assert len(said.splitlines()) == 1
+
+
+# launch files, with the real launcher
+
+
+@pytest.mark.slow
+def test_launch_files_start_what_they_say(tmp_path: Path) -> None:
+    def launch(file: str, name: str, *flags: str) -> subprocess.Popen[str]:
+        words = ["--config_file", str(DOCKER / "accelerate" / f"{file}.yaml"), *flags, "--module", "toy", "train"]
+        program = Path(sys.executable).with_name("accelerate")
+        return subprocess.Popen(
+            [program, "launch", *words, "--batch-size", "16", "--name", name, *TOY.get(name, ())],
+            env={**os.environ, "PYTHONPATH": str(ROOT / "shared" / "tests"), "OMP_NUM_THREADS": "1"},
+            cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+
+    def end(process: subprocess.Popen[str], status: int = 0) -> str:
+        said, _ = process.communicate(timeout=300)
+        assert process.returncode == status, said
+        return said
+
+    for name in ("single", "cpu", "multi_gpu", "fsdp"):
+        end(launch(name, name, *(() if name == "single" else ("--main_process_port", "0"))))
+    port = _free_port()
+    meet = ("--main_process_ip", "127.0.0.1", "--main_process_port", str(port))
+    for node in [launch("multi_node", "multi_node", "--machine_rank", str(rank), *meet) for rank in (0, 1)]:
+        end(node)
+    assert "contradicts runtime.fsdp=false" in end(launch("fsdp", "not-sharded", "--main_process_port", "0"), 1)
+
+    runs = tmp_path / "runs" / "toy-package"
+    processes = {
+        path.stem: json.loads((runs / path.stem / "run.json").read_text())["processes"] for path in LAUNCH_FILES
+    }
+    assert processes == {"single": 1, "cpu": 2, "multi_gpu": 2, "fsdp": 2, "multi_node": 2}
+    losses = {name: (runs / name / "metrics.jsonl").read_text().splitlines()[-1] for name in ("cpu", "multi_node")}
+    assert len({json.loads(line)["val/loss"] for line in losses.values()}) == 1
+
+
+TOY = {"fsdp": ("--runtime.fsdp", "true")}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

@@ -15,9 +15,10 @@ from typing import Any
 
 from shared_core import archives
 from shared_core.errors import UserError
-from shared_core.images.sdk import BusyError, MissingError, explained
+from shared_core.images.sdk import BusyError, MissingError, TooLongError, explained
 
 _LAST_LINES_SECONDS = 10
+_TAR_BYTES = 2**20  # headers and padding of a few files; of many, at most as much again as the files
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Container:
             out: gets every line of the logs as it comes.
 
         Raises:
-            UserError: the limit has passed.
+            TooLongError: the limit has passed.
         """
         began = time.monotonic()
         follower = threading.Thread(target=_follow, args=(self.handle, out), daemon=True) if out else None
@@ -67,10 +68,10 @@ class Container:
         try:
             with explained(self.image):
                 code = self.handle.wait(timeout=limit)["StatusCode"]
-        except TimeoutError:
+        except TooLongError:
             with contextlib.suppress(BusyError), explained(self.image):  # it may just have ended
                 self.handle.kill()
-            raise UserError(f"{self.image}: did not end within {limit:g} s and was killed; see its logs") from None
+            raise TooLongError(f"{self.image}: did not end within {limit:g} s and was killed; see its logs") from None
         seconds = time.monotonic() - began
         if follower:
             follower.join(_LAST_LINES_SECONDS)
@@ -124,7 +125,7 @@ class Container:
             with explained(self.image):
                 for block in stream:
                     file.write(block)
-                    if file.tell() > 2 * max_bytes:  # blocks and headers of a tar take room as well
+                    if file.tell() > 2 * max_bytes + _TAR_BYTES:
                         raise UserError(f"{self.image}: {path} has more than {max_bytes} bytes; raise the limit")
             file.flush()
             archives.extract(Path(file.name), folder, max_bytes)

@@ -99,16 +99,16 @@ def _search_blob(name: str, file: IO[bytes], secret: bytes | None) -> list[str]:
 
 
 def _search(name: str, file: IO[bytes], secret: bytes | None) -> list[str]:
-    found: set[bytes] = set()
+    found: set[str] = set()  # shortened: the piece of a token that ends a block is the same as the whole
     rest = b""
     while block := file.read(_BLOCK):
         block = rest + block
         if secret is None:
-            found |= _tokens(block)
+            found.update(map(_shortened, _tokens(block)))
         elif secret in block:
-            found.add(secret)
+            found.add(_shortened(secret))
         rest = block[-_OVERLAP:]
-    return [f"{name}: {_shortened(match)}" for match in sorted(found)]
+    return [f"{name}: {match}" for match in sorted(found)]
 
 
 def _tokens(block: bytes) -> set[bytes]:

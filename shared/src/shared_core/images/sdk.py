@@ -22,6 +22,10 @@ class BusyError(UserError):
     """What was asked for is being done already."""
 
 
+class TooLongError(UserError):
+    """An answer of the engine, or the end of a container, did not come in time."""
+
+
 class UnreachableError(UserError):
     """No engine answers: `what` is known about it, and the `advice`."""
 
@@ -79,7 +83,7 @@ def unreachable(error: BaseException, address: str) -> UnreachableError:
 
 @contextlib.contextmanager
 def explained(what: str) -> Iterator[None]:
-    """Turns the SDK's errors into one line that says what to do; TimeoutError where an answer took too long."""
+    """Turns the SDK's errors into one line that says what to do."""
     from docker.errors import APIError, DockerException, ImageNotFound
     from requests.exceptions import RequestException
 
@@ -96,7 +100,7 @@ def explained(what: str) -> Iterator[None]:
         raise kind(f"{what}: Docker says: {said}; {DOCTOR}") from error
     except RequestException as error:
         if "timed out" in str(error):
-            raise TimeoutError(str(error)) from error
+            raise TooLongError(f"{what}: the Docker engine does not answer in time; {DOCTOR}") from error
         raise UserError(f"{what}: lost the Docker engine ({_line(error)}); {DOCTOR}") from error
     except DockerException as error:
         raise UserError(f"{what}: {_line(error)}; {DOCTOR}") from error

@@ -20,6 +20,7 @@ from shared_core import manifest, records
 from shared_core.images import contents
 from shared_core.images.containers import Container, Options, Result
 from shared_core.images.engine import Engine, Image
+from shared_core.images.sdk import TooLongError
 
 WORKSPACE = "/workspace"
 # a fast machine may be through before it can be stopped; then the run is made longer
@@ -89,7 +90,7 @@ class Smoke:
             began = time.monotonic()
             try:
                 detail = check()
-            except (CheckFailedError, TimeoutError) as error:
+            except (CheckFailedError, TooLongError) as error:
                 return name, str(error)
             self.passed.append(Passed(name, time.monotonic() - began, detail))
         return None

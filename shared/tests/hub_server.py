@@ -2,7 +2,10 @@
 
 It stores repositories in memory and answers in the Hub's words (status codes, ``X-Error-Code``, headers). Bytes are
 checked where the real one checks them: an LFS object whose SHA-256 is another is refused, and so is a commit that names
-an object which was never uploaded. `Hub.fail` makes it break.
+an object which was never uploaded. `Hub.fail` makes it break, and `Hub.cut` makes connections break.
+
+Large files go through LFS, or through xet: then `xet` is the folder in which the client's own xet library keeps the
+storage, in place of the Hub's storage service; the server sees hashes only.
 """
 
 from __future__ import annotations
@@ -12,15 +15,19 @@ import contextlib
 import hashlib
 import json
 import re
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
 TOKEN = "hf_loopback"
 USER = "ada"
+Cut = Literal["request", "answer", "whole answer", "silence"]
 _LFS_SUFFIXES = (".safetensors", ".png", ".parquet")
 
 
@@ -46,9 +53,10 @@ class Fault:
     """What the next `times` requests whose line matches `pattern` get instead of an answer."""
 
     pattern: str
-    status: int
-    headers: dict[str, str]
     times: int
+    status: int = 0
+    headers: dict[str, str] = field(default_factory=dict)
+    cut: Cut | None = None
 
 
 class Hub:
@@ -60,6 +68,10 @@ class Hub:
         self.requests: list[str] = []  # "POST /api/repos/create"
         self.bodies: list[bytes] = []
         self.faults: list[Fault] = []
+        self.hangs, self.released = threading.Event(), threading.Event()  # a request is waiting; may go on
+        self.xet: Path | None = None
+        self.xet_hashes: dict[str, str] = {}  # SHA-256 -> xet's hash, told by the test
+        self.lock = threading.Lock()
         self.url = ""
 
     def repo(self, name: str, kind: str = "model") -> Repo:
@@ -79,7 +91,25 @@ class Hub:
 
     def fail(self, pattern: str, status: int, times: int = 1, **headers: str) -> None:
         """Answer the next requests like ``POST /api/repos/create`` that match with `status`."""
-        self.faults.append(Fault(pattern, status, headers, times))
+        self.faults.append(Fault(pattern, times, status, headers))
+
+    def cut(self, pattern: str, where: Cut, times: int = 1) -> None:
+        """Close the connections of the next matching requests in the middle of the request or the answer, or after the
+        request was carried out but before it is answered, or not at all: silence, until `released` is set."""
+        self.faults.append(Fault(pattern, times, cut=where))
+
+    def count(self, pattern: str) -> int:
+        """How many requests so far match."""
+        return sum(re.search(pattern, request) is not None for request in self.requests)
+
+    def fault(self, request: str) -> Fault | None:
+        """The fault that this request meets."""
+        with self.lock:
+            for fault in self.faults:
+                if fault.times and re.search(fault.pattern, request):
+                    fault.times -= 1
+                    return fault
+        return None
 
 
 @contextlib.contextmanager
@@ -94,6 +124,7 @@ def serve() -> Iterator[Hub]:
     try:
         yield hub
     finally:
+        hub.released.set()
         server.shutdown()
         server.server_close()
         thread.join()
@@ -122,6 +153,7 @@ _ROUTES: list[tuple[str, re.Pattern[str], str]] = [
         ("POST", rf"/{_ID}\.git/info/lfs/objects/batch", "lfs_batch"),
         ("PUT", r"/lfs/(?P<oid>[0-9a-f]{64})", "lfs_upload"),
         ("POST", r"/lfs-verify", "lfs_verify"),
+        ("GET", rf"/api/{_KIND}/{_ID}/xet-(read|write)-token/(?P<revision>[^/]+)", "xet_token"),
         ("GET", r"/cdn/(?P<oid>[0-9a-f]{64})", "cdn"),
         ("GET", rf"/(?P<prefix>datasets/)?{_ID}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", "resolve"),
     ]
@@ -142,13 +174,19 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         path = unquote(urlsplit(self.path).path)
-        self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        fault = self.hub.fault(f"{self.command} {path}")
+        self.cut = fault.cut if fault else None
+        length = int(self.headers.get("Content-Length") or 0)
+        self.body = self.rfile.read(length // 2 if self.cut == "request" else length)
         self.hub.requests.append(f"{self.command} {path}")
         self.hub.bodies.append(self.body)
-        for fault in self.hub.faults:
-            if fault.times and re.search(fault.pattern, f"{self.command} {path}"):
-                fault.times -= 1
-                return self._send(fault.status, {"error": "injected"}, fault.headers)
+        if self.cut == "request":
+            return self._close()
+        if self.cut == "silence":
+            self.hub.hangs.set()
+            self.hub.released.wait()
+        if fault and fault.status:
+            return self._send(fault.status, {"error": "injected"}, fault.headers)
         for method, pattern, name in _ROUTES:
             if method == self.command.replace("HEAD", "GET") and (match := pattern.fullmatch(path)):
                 try:
@@ -161,12 +199,22 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, status: int, data: Any = None, headers: dict[str, str] | None = None) -> None:
         body = data if isinstance(data, bytes) else json.dumps(data).encode()
+        if self.cut == "whole answer":
+            return self._close()
         self.send_response(status)
         for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(body)
+            self.wfile.write(body[: len(body) // 2] if self.cut == "answer" else body)
+        if self.cut == "answer":
+            self._close()
+
+    def _close(self) -> None:
+        self.close_connection = True
+        self.wfile.flush()
+        with contextlib.suppress(OSError):  # the client may have been faster
+            self.connection.shutdown(socket.SHUT_RDWR)
 
     def _json(self) -> Any:
         return json.loads(self.body)
@@ -259,6 +307,8 @@ class _Handler(BaseHTTPRequestHandler):
             if operation["key"] == "file":
                 now[value["path"]] = base64.b64decode(value["content"])
             elif operation["key"] == "lfsFile":
+                if self.hub.xet:
+                    self.hub.objects.setdefault(value["oid"], b"")  # its content lies where the client put it
                 if value["oid"] not in self.hub.objects:
                     raise _Refused(400, "", f"LFS object {value['oid']} was not uploaded")
                 now[value["path"]] = self.hub.objects[value["oid"]]
@@ -313,8 +363,20 @@ class _Handler(BaseHTTPRequestHandler):
             elsewhere = self.hub.url.replace("127.0.0.1", "localhost")  # large files come from another host
             location = {"Location": f"{elsewhere}/cdn/{digest}"}
             linked = {"X-Linked-Etag": f'"{digest}"', "X-Linked-Size": str(len(data))}
+            if digest in self.hub.xet_hashes:
+                route = f"{self.hub.url}/api/models/{id}/xet-read-token/{oid}"
+                linked |= {"X-Xet-Hash": self.hub.xet_hashes[digest], "X-Xet-Refresh-Route": route}
             return self._send(302, b"", {**headers, **location, **linked})
         return self._content(data, {**headers, "ETag": f'"{_oid(data, False)}"'})
+
+    def _xet_token(self, kind: str, id: str, revision: str) -> None:
+        self._writer()
+        if self.hub.xet is None:
+            raise _Refused(404, "", "no xet here")
+        until = int(time.time()) + 3600
+        url = f"local://{self.hub.xet}"
+        headers = {"X-Xet-Cas-Url": url, "X-Xet-Access-Token": "of-the-store", "X-Xet-Token-Expiration": str(until)}
+        self._send(200, {"casUrl": url, "accessToken": "of-the-store", "exp": until}, headers)
 
     def _cdn(self, oid: str) -> None:
         if self.headers.get("Authorization"):

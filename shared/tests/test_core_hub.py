@@ -8,70 +8,20 @@ import re
 import subprocess
 import sys
 import types
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
-from hub_server import TOKEN, Hub, serve
+from hub_runs import REPO, make_run
+from hub_server import TOKEN, Hub
 
 from shared_core import hub, publication, records, tensorfile
-from shared_core.checkpoint import Checkpoints, State, load_weights
+from shared_core.checkpoint import load_weights
 from shared_core.errors import UserError
-from shared_core.intervals import wilson
 
-REPO = "ada/digits"
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
-    """A Hub, and a client that knows it, has its token, and an empty cache."""
-    from huggingface_hub import constants, utils
-
-    with serve() as running:
-        template = running.url + constants.HUGGINGFACE_CO_URL_TEMPLATE.removeprefix(constants.ENDPOINT)
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "ENDPOINT", running.url)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
-        utils.disable_progress_bars()
-        yield running
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> records.RunDir:
-    return make_run(tmp_path / "runs" / "pair-compare-stacking" / "fast")
-
-
-def make_run(path: Path, step: int = 120) -> records.RunDir:
-    """A finished, evaluated run with more in it than may be published."""
-    run = records.RunDir(path)
-    for folder in (run.checkpoints, run.figures, run.predictions, run.evaluation, path / "events"):
-        folder.mkdir(parents=True)
-    state = State(model={"w": torch.zeros(3)}, ema={"w": torch.arange(3.0)}, extra={"step": step})
-    Checkpoints(run.checkpoints).save(step, state, config_digest="d", topology={}, best=True)
-    run.write_config("name: fast\nseed: 7\n")
-    run.write_run({"package": "pair-compare-stacking", "versions": {"torch": "2.13.0"}, "device": "cpu"})
-    run.metrics.write_text('{"step": 120, "train/loss": 0.5}\n')
-    run.status("finished", step=step)
-    evaluation = {
-        "checkpoint": f"step-{step}",
-        "n": 10_000,
-        "headline": "accuracy",
-        "metrics": {"accuracy": wilson(8930, 10_000).as_dict(), "f1": {"value": None, "method": "no positives"}},
-        "baselines": {"ink": {"accuracy": wilson(5000, 10_000).as_dict(), "what": "the darker half is larger"}},
-    }
-    records.write_evaluation(run, "val", evaluation)
-    (run.figures / "curves.png").write_bytes(b"\x89PNG curves")
-    (run.predictions / "test.csv").write_text("id,label\n")
-    (path / "events" / "events.out").write_bytes(b"events")
-    (path / "notes.txt").write_text("private notes")
-    run.close()
-    return run
+pytest_plugins = ("hub_fixtures",)
 
 
 def test_push_publishes_the_allow_list_and_nothing_else(server: Hub, run: records.RunDir) -> None:
@@ -92,7 +42,7 @@ def test_push_publishes_the_averaged_weights(server: Hub, run: records.RunDir, t
     hub.push(run.path, REPO)
     (tmp_path / "got.safetensors").write_bytes(server.repo(REPO).files()["model.safetensors"])
     weights, _ = tensorfile.read(tmp_path / "got.safetensors")
-    assert torch.equal(weights["w"], torch.arange(3.0))
+    assert torch.equal(weights["w"], torch.tensor([0.0, 1.0, 2.0, 120.0]))
 
 
 def test_card_carries_the_measured_metrics(server: Hub, run: records.RunDir) -> None:
@@ -169,7 +119,8 @@ def test_private_push_to_a_public_repository_is_refused(server: Hub, run: record
 @pytest.mark.parametrize("secret", ["hf_" + "a1B2" * 9, TOKEN])
 def test_token_in_a_file_stops_the_push(server: Hub, run: records.RunDir, where: str, secret: str) -> None:
     path = run.path / where
-    path.write_text(path.read_text().rstrip().removesuffix("}") + f', "x": "{secret}"' + "}")
+    kept = path.read_text().rstrip()
+    path.write_text(f"{kept}\nx: {secret}\n" if where == "config.yaml" else kept[:-1] + f', "x": "{secret}"' + "}")
     with pytest.raises(UserError, match="holds an access token"):
         hub.push(run.path, REPO)
     assert server.requests == []
@@ -185,14 +136,14 @@ def test_token_travels_in_headers_only(server: Hub, run: records.RunDir) -> None
 def test_published_run_comes_back(server: Hub, run: records.RunDir, tmp_path: Path) -> None:
     hub.push(run.path, REPO)
     folder = hub.pull(REPO, tmp_path / "pulled", "step-120")
-    assert torch.equal(load_weights(folder)["w"], torch.arange(3.0))
+    assert torch.equal(load_weights(folder)["w"], torch.tensor([0.0, 1.0, 2.0, 120.0]))
     pulled = records.find(folder)
     assert pulled.read_status()["state"] == "finished"
     assert records.read_evaluations(pulled) == records.read_evaluations(run)
     assert hub.used()[f"model {REPO}"] == server.repo(REPO).tags["step-120"]
     assert hub.pull(REPO, folder, "step-120") == folder  # again: nothing to do
     with pytest.raises(UserError, match="came from the Hub"):
-        hub.push(folder, REPO)
+        hub.push(folder, "ada/other")
 
 
 def test_pull_leaves_other_folders_alone(server: Hub, run: records.RunDir, tmp_path: Path) -> None:
@@ -298,8 +249,10 @@ def test_bad_names_are_refused_before_the_network(server: Hub, run: records.RunD
 REFUSALS = [
     (r"POST /api/repos/create", 500, {}, "the Hub has a fault (500); repeat the command later"),
     (r"POST /api/repos/create", 429, {}, "too many requests (429)"),
+    (r"POST /api/repos/create", 429, {"Retry-After": "3600"}, "(429); repeat the command in 3600 seconds"),
     (r"POST /api/models/.*/commit/", 403, {}, "this token may not do that (403)"),
-    (r"POST /api/models/.*/commit/", 412, {}, "the Hub refuses it (412)"),
+    (r"POST /api/models/.*/commit/", 412, {}, "somebody else is changing the repository (412)"),
+    (r"POST /api/models/.*/commit/", 422, {}, "the Hub refuses it (422)"),
     (r"POST /api/models/.*/tag/", 409, {}, "somebody else is changing the repository (409)"),
     (r"PUT /lfs/", 403, {}, "this token may not do that (403)"),
     (r"GET /api/models/.*/refs", 403, {"X-Error-Code": "GatedRepo"}, "access has to be asked for"),

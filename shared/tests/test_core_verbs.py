@@ -277,14 +277,17 @@ def test_push_and_pull_hand_over_what_was_asked(
     calls: list[Any] = []
     monkeypatch.setattr(hub, "push", lambda *args, **more: calls.append((args, more)) or "https://hub/a/b")
     monkeypatch.setattr(hub, "pull", lambda *args, **more: calls.append((args, more)) or args[1])
+    monkeypatch.setattr(hub, "fetch", lambda *args, **more: calls.append((args, more)) or args[1] / "b")
     assert train("--name", "x") == 0
     capsys.readouterr()
     assert APP.main(["push", "a/b", "--run", "x", "--private", "false", "--tag", "v1"]) == 0
     assert APP.main(["pull", "a/b", "--revision", "v1"]) == 0
-    assert capsys.readouterr().out.splitlines() == ["https://hub/a/b", "runs/toy-package/b"]
+    assert APP.main(["pull", "a/b@v1", "--folder", "mine"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["https://hub/a/b", "runs/toy-package/b", "mine"]
     assert calls == [
-        ((home() / "x", "a/b"), {"private": False, "tag": "v1"}),
-        (("a/b", home() / "b"), {"revision": "v1"}),
+        ((home() / "x", "a/b"), {"private": False, "tag": "v1", "checkpoint": "best"}),
+        (("a/b", home()), {"revision": "v1"}),
+        (("a/b@v1", Path("mine")), {"revision": None}),
     ]
 
 

@@ -6,35 +6,58 @@ The measured metrics are in it twice: as text with their confidence intervals an
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 from typing import Any
 
 from shared_core import records
 from shared_core.intervals import Estimate
 
 
-def render(run: records.RunDir, repo: str, checkpoint: str, step: int, parameters: int) -> str:
+def render(run: records.RunDir, repo: str, checkpoint: Path, step: int, parameters: int, config: str) -> str:
     """README.md of a published run: metadata between ``---`` lines, then Markdown.
 
     Args:
-        checkpoint: name of the checkpoint the weights come from.
+        checkpoint: folder of the checkpoint the weights come from.
         parameters: numbers in the weights.
+        config: the configuration as it is published.
     """
     about = run.read_run()
     package = str(about.get("package") or run.path.parent.name)
+    module = str(about.get("module") or package.replace("-", "_"))
     evaluations = records.read_evaluations(run)
+    measured = [_evaluation(split, found, checkpoint.name) for split, found in evaluations.items()]
     sections = [
         f"# {repo.rpartition('/')[2]}",
-        f"Run `{run.name}` of the package `{package}`: {parameters:,} parameters, step {step}.",
+        f"Run `{run.name}` of the package `{package}`: step {step}, {parameters:,} numbers.{_unfinished(run)}",
         "## Measured",
-        *([_evaluation(split, found, checkpoint) for split, found in evaluations.items()] or ["Not evaluated."]),
+        *(measured or [f"Not evaluated.{_seen_in_training(checkpoint)}"]),
         "## Use",
-        _use(repo, f"python -m {package.replace('-', '_')}", run.name),
+        _use(repo, f"python -m {module}", run.name, package),
         "## Training",
-        _training(about, (run.path / "config.yaml").read_text(encoding="utf-8")),
+        _training(about, config),
         *_pictures(run),
     ]
     return f"---\n{_metadata(repo, package, evaluations)}\n---\n\n" + "\n\n".join(sections) + "\n"
+
+
+def _unfinished(run: records.RunDir) -> str:
+    state = run.read_status().get("state", "finished")
+    return "" if state == "finished" else f" The training was not over when this was published: its state was {state}."
+
+
+def _seen_in_training(checkpoint: Path) -> str:
+    """The numbers that chose this checkpoint: better than none, but without intervals, and the best of many looks."""
+    try:
+        progress = json.loads((checkpoint / "state.json").read_text())["extra"]["progress"]
+        best = {name: value for name, value in progress["best"].items() if isinstance(value, float)}
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    if not best:
+        return ""
+    numbers = ", ".join(f"{name} {value:.4g}" for name, value in best.items())
+    return f" In training, the best check so far was at step {progress['best_step']}: {numbers} (no intervals)."
 
 
 def _metadata(repo: str, package: str, evaluations: dict[str, dict[str, Any]]) -> str:
@@ -97,9 +120,12 @@ def _number(metric: dict[str, Any]) -> str:
     return f"{estimate.value:.4f} [{estimate.low:.4f}, {estimate.high:.4f}]"
 
 
-def _use(repo: str, command: str, name: str) -> str:
-    return f"```\n{command} pull {repo}\n{command} predict --run {repo.rpartition('/')[2]}\n```\n\n" + (
-        "Weights are in `model.safetensors` (nothing in it can run code), the whole configuration in `config.yaml`; "
+def _use(repo: str, command: str, name: str, package: str) -> str:
+    return (
+        f"```\n{command} evaluate --from-hub {repo}\n{command} predict --from-hub {repo}\n```\n\n"
+        f"`--from-hub {repo}@REVISION` takes a certain tag, branch or commit. Weights are in `model.safetensors` "
+        "(nothing in it can run code), the whole configuration in `config.yaml`; "
+        f"`{command} pull {repo}` puts them into `runs/{package}/{repo.rpartition('/')[2]}`, and "
         f"`{command} train --config config.yaml --name {name}` repeats the training."
     )
 
@@ -107,7 +133,7 @@ def _use(repo: str, command: str, name: str) -> str:
 def _training(about: dict[str, Any], config: str) -> str:
     """What it was trained with and on, as far as the run wrote it down, and the configuration."""
     facts = [f"* {name} {version}" for name, version in about.get("versions", {}).items()]
-    facts += [f"* {key}: {about[key]}" for key in ("commit", "device", "precision", "world") if about.get(key)]
+    facts += [f"* {key}: {about[key]}" for key in ("commit", "device", "precision", "processes") if about.get(key)]
     folded = ["", "<details><summary>Configuration</summary>", "", "```yaml", config.strip(), "```", "", "</details>"]
     return "\n".join([*facts, *folded])
 

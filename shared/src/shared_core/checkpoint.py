@@ -93,6 +93,7 @@ class Checkpoints:
         self.rank = rank
         self.world = world
         self.barrier = barrier
+        self.in_use: set[Path] = set()  # being read by somebody else: not to be rotated away
         self._verified: Path | None = None  # found good by `find`: `load` need not hash it again
         self._damaged: set[Path] = set()  # found bad by `find`
 
@@ -197,7 +198,7 @@ class Checkpoints:
         best = next((path for path, about in existing if about["best"]), None)
         sound = [(path, about) for path, about in existing if path not in self._damaged]
         for path, about in sound[self.keep :]:
-            if path == best or about["keep"]:
+            if path == best or about["keep"] or path in self.in_use:
                 continue
             doomed = path.with_name(f"{path.name}.tmp-{secrets.token_hex(4)}")  # never half of it under its own name
             with contextlib.suppress(OSError):  # the save itself has succeeded; the next one tries again

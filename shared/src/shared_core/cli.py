@@ -46,6 +46,7 @@ class Verb:
     help: str
     options: str | None = None
     preset: str | None = None  # used where no --config is given; default: the preset `default`, if there is one
+    wants_split: bool = False  # the function also gets the command line as `flags.Split` took it apart
 
 
 @dataclass(frozen=True)
@@ -101,14 +102,27 @@ class App:
             print(verb_help(self, verb, flags, source))
             return 0
         config, options = self._configure(schema, options_schema, flags, split, source)
+        if isinstance(options, RunOptions) and options.from_hub:  # once: a branch may move between two looks
+            fetched = locate(self, config, options).path
+            options = options.model_copy(update={"run": str(fetched), "from_hub": None})
         if isinstance(options, RunOptions) and not ("config" in split.special and options.is_explicit):
             stored = self._stored(config, options)
             if stored is not None:
-                config, options = self._configure(schema, options_schema, flags, split, stored)
+                config, _ = self._configure(schema, options_schema, flags, split, stored)
         if "print_config" in split.special:
             print(configuration.to_yaml(config), end="")
             return 0
-        return int(_load(verb.run)(self, config, options) or 0)
+        more = (split,) if verb.wants_split else ()
+        return int(_load(verb.run)(self, config, options, *more) or 0)
+
+    def check(self, argv: Sequence[str]) -> RunConfig:
+        """The configuration that a command line means; UserError with everything that is wrong about either."""
+        verb = self.verb(argv[0])
+        schema, options_schema = self.schema(), _load(verb.options) if verb.options else None
+        flags = Flags(schema, options_schema, self.aliases)
+        split = flags.split(argv[1:])
+        source = split.special.get("config", self.default_source(verb))
+        return self._configure(schema, options_schema, flags, split, source)[0]
 
     def verb(self, name: str) -> Verb:
         """The verb of that name (dash or underscore); UserError with a suggestion where there is none."""

@@ -21,9 +21,10 @@ import torch
 from torch import nn
 
 from shared_core import files, microbatch, runs
-from shared_core.checkpoint import Checkpoints, load_weights
+from shared_core.checkpoint import Checkpoints
 from shared_core.errors import UserError
 from shared_core.task import Task
+from shared_core.weights import load_strictly, load_weights
 
 if TYPE_CHECKING:
     from shared_core.cli import App
@@ -47,7 +48,7 @@ def run(app: App, config: RunConfig, options: ExportOptions) -> None:
     from shared_core.runtime import Runtime
 
     task = app.build_task(config, Runtime.start(config.runtime, config.seed))
-    task.model.load_state_dict(load_weights(path), strict=True)
+    load_strictly(task.model, load_weights(path), path)
     write = onnx if options.format == "onnx" else torch_export
     difference = write(task, out)
     print(f"{out} (largest relative difference from PyTorch: {difference:.1e})")

@@ -11,26 +11,22 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import json
 import re
-import tempfile
-from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from shared_core import files, progress
+from shared_core import files, hubnotes, progress
 from shared_core.errors import UserError
+from shared_core.hubfaults import explained, limit_silence, patiently
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-    from shared_core.records import RunDir
+    from shared_core.publication import Publication
 
 Kind = Literal["model", "dataset"]
 
 _used: dict[str, str] = {}
-_LOGIN = "run `hf auth login`, or put a token into a file and name it in HF_TOKEN_PATH"
 
 
 def used() -> dict[str, str]:
@@ -38,45 +34,42 @@ def used() -> dict[str, str]:
     return dict(_used)
 
 
-def push(run: Path, repo: str, *, private: bool = True, tag: str | None = None) -> str:
+def push(run: Path, repo: str, *, private: bool = True, tag: str | None = None, checkpoint: str = "best") -> str:
     """Publish a run as OWNER/NAME and return the address of the tagged version.
 
-    An allow-list is uploaded (`publication`), never the run's folder as it is. Content that the Hub already has is not
-    sent again, so a push that failed goes on where it stopped when repeated. Each attempt is noted in the run's
-    hub.json.
+    An allow-list is uploaded (`publication`), never the run's folder as it is. A run may be published at any time, also
+    while it trains; the card says how far it was. Content that the Hub already has is not sent again, so a push that
+    failed goes on where it stopped when repeated: that holds for whole files, and for parts of files where the Hub
+    stores them with xet. Each attempt is noted in the run's hub.json.
 
     Args:
         run: folder of a run.
         private: make a private repository; publishing to one that is public already is refused.
         tag: name of the version; default: ``step-N``, then ``step-N-2`` if that tag means other content.
+        checkpoint: best (else the newest), latest, or the folder of a checkpoint.
 
     Raises:
-        UserError: the run cannot be published, or the Hub refuses or cannot be reached; the message says what to do.
+        UserError: the run cannot be published, another process is publishing it, or the Hub refuses or cannot be
+            reached; the message says what to do.
     """
-    from huggingface_hub import HfApi, get_token
+    from huggingface_hub import get_token
 
     from shared_core import publication, records
 
     directory = records.find(Path(run))
-    _check_name(repo)
-    api = HfApi()
-    with tempfile.TemporaryDirectory(prefix="publication-") as temporary, _noted(directory, repo) as note:
-        step = publication.stage(directory, Path(temporary), repo, get_token())
-        with _explained(f"push to {repo}"):
-            _create(api, repo, private)
-            tags = {ref.name: ref.target_commit for ref in api.list_repo_refs(repo).tags}
-            if tag in tags:
-                raise UserError(f"push to {repo}: the tag {tag!r} is taken; choose another --tag")
-            uploaded = api.upload_folder(
-                repo_id=repo,
-                folder_path=temporary,
-                allow_patterns=list(publication.ALLOWED),
-                delete_patterns=list(publication.ALLOWED),  # what an earlier push left and this one does not have
-                commit_message=f"Step {step} of {directory.path.parent.name}/{directory.name}",
-            ).oid
-            tag = tag or _free_tag(f"step-{step}", uploaded, tags)
-            if tags.get(tag) != uploaded:
-                api.create_tag(repo, tag=tag, revision=uploaded)
+    check_name(repo)
+    what, api = f"push to {repo}", _client()
+    with hubnotes.alone(directory.path), hubnotes.noted(directory.path, repo) as note:
+        # beside the run, where there is room for weights; /tmp may be memory
+        with publication.scratch(directory.path) as folder:
+            made = publication.stage(directory, folder, repo, get_token(), checkpoint)
+            note["checkpoint"] = made.checkpoint
+            with explained(what):
+                patiently(what, lambda: _create(api, repo, private))
+                if tag in patiently(what, lambda: _tags(api, repo)):
+                    raise UserError(f"{what}: the tag {tag!r} is taken; choose another --tag")
+                uploaded = patiently(what, lambda: _upload(api, repo, folder, made))
+                tag = patiently(what, lambda: _tag(api, repo, uploaded, tag, f"step-{made.step}"))
         note.update(state="pushed", commit=uploaded, tag=tag)
     return f"{api.endpoint}/{repo}/tree/{tag}"
 
@@ -87,27 +80,85 @@ def pull(repo: str, folder: Path, revision: str | None = None) -> Path:
     Every file is compared with its checksum before the folder appears under its name.
 
     Args:
+        repo: OWNER/NAME, or OWNER/NAME@REVISION.
         revision: tag, branch or commit; default: the newest.
 
     Raises:
         UserError: there is something else in `folder`, the repository is none that `push` made, a file is damaged, or
             the Hub refuses or cannot be reached.
     """
+    name, revision = parse(repo, revision)
+    return _pull(name, commit(name, revision), Path(folder), revision)
+
+
+def fetch(repo: str, home: Path, revision: str | None = None) -> Path:
+    """`pull` into `home`/NAME, or into `home`/NAME@COMMIT where that name is taken by another run or version.
+
+    A version that is there already is not fetched again.
+    """
+    name, revision = parse(repo, revision)
+    version = commit(name, revision)
+    folder = home / name.rpartition("/")[2]
+    if _is_taken(folder) and not _is_version(folder, name, version):
+        folder = folder.with_name(f"{folder.name}@{version[:12]}")  # no run that is trained here can have this name
+    return _pull(name, version, folder, revision)
+
+
+def weights(repo: str) -> tuple[Path, str]:
+    """File with the verified weights of a published run OWNER/NAME@REVISION, in the cache, and their commit.
+
+    Raises:
+        UserError: as `pull`.
+    """
+    from shared_core import publication
+
+    name, revision = parse(repo)
+    version = commit(name, revision)
+    folder = snapshot(name, version, patterns=("SHA256SUMS", "config.yaml", "model.safetensors"))
+    publication.verify(folder, f"{name} at {version[:12]}", ("config.yaml", "model.safetensors"))
+    return folder / "model.safetensors", version
+
+
+def parse(name: str, revision: str | None = None) -> tuple[str, str | None]:
+    """OWNER/NAME and the revision out of ``OWNER/NAME@REVISION``.
+
+    Raises:
+        UserError: it is no such name, or two different revisions were given.
+    """
+    repo, at, given = name.partition("@")
+    check_name(repo)
+    if at and not given:
+        raise UserError(f"{name!r}: the revision is missing; write OWNER/NAME or OWNER/NAME@REVISION")
+    if given and revision and given != revision:
+        raise UserError(f"{name!r} and --revision {revision}: two revisions; give one")
+    return repo, given or revision
+
+
+def _pull(repo: str, version: str, folder: Path, revision: str | None) -> Path:
     from shared_core import publication, records
 
-    folder = Path(folder)
-    version = commit(repo, revision)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        if _last_note(folder).get("commit") == version:
-            return folder
+    what = f"{repo} at {version[:12]}"
+    if _is_version(folder, repo, version):
+        publication.verify(folder, str(folder), publication.LOADED)
+        return folder
+    if _is_taken(folder):
         raise UserError(f"{folder}: is there already; give another --folder, or delete it to pull {repo} again")
     downloaded = snapshot(repo, version, patterns=publication.ALLOWED)
     with files.atomic_dir(folder) as temporary:
-        publication.copy_verified(downloaded, temporary, f"{repo} at {version[:12]}")
-        pulled = records.RunDir(temporary)
-        pulled.status("finished", source=f"{repo}@{version}")
-        _note(pulled, {"repo": repo, "state": "pulled", "commit": version, "revision": revision or "main"})
+        publication.copy_verified(downloaded, temporary, what)
+        records.RunDir(temporary).status("finished", source=f"{repo}@{version}")
+        hubnotes.add(temporary, {"repo": repo, "state": "pulled", "commit": version, "revision": revision or "main"})
     return folder
+
+
+def _is_taken(folder: Path) -> bool:
+    return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+
+
+def _is_version(folder: Path, repo: str, version: str) -> bool:
+    """Whether `pull` put that very version there; a run that was pushed as it may have been trained further."""
+    note = hubnotes.last(folder)
+    return (note.get("state"), note.get("repo"), note.get("commit")) == ("pulled", repo, version)
 
 
 def commit(name: str, revision: str | None, kind: Kind = "model") -> str:
@@ -118,11 +169,15 @@ def commit(name: str, revision: str | None, kind: Kind = "model") -> str:
     Raises:
         UserError: there is no such repository or revision, no access, or no connection and no cached answer.
     """
-    from huggingface_hub import HfApi
-
-    _check_name(name)
-    with _explained(f"{kind} {name}" + (f" at {revision}" if revision else "")):
-        found = HfApi().resolve_revision(name, revision=revision, repo_type=kind).resolved
+    check_name(name)
+    api = _client()
+    what = f"{kind} {name}" + (f" at {revision}" if revision else "")
+    with explained(what):
+        if not re.fullmatch(r"[0-9a-f]{40}", revision or ""):
+            # after one bad answer the client takes the cache's word, which may be an old one: so ask patiently first
+            with contextlib.suppress(Exception):  # the next line says what is wrong
+                patiently(what, lambda: api.repo_info(name, revision=revision, repo_type=kind))
+        found = api.resolve_revision(name, revision=revision, repo_type=kind).resolved
     if _used.get(f"{kind} {name}") != found and revision != found:
         progress.message(f"{kind} {name}: taking commit {found} (pin it with @{found[:12]}...)")
     _used[f"{kind} {name}"] = found
@@ -135,12 +190,12 @@ def snapshot(name: str, revision: str | None, kind: Kind = "model", patterns: tu
     Raises:
         UserError: as `commit`; also where the cache is incomplete and the Hub cannot be reached.
     """
-    from huggingface_hub import HfApi
-
     version = commit(name, revision, kind)
     wanted = None if patterns is None else list(patterns)
-    with _explained(f"{kind} {name} at {version[:12]}"):
-        return Path(HfApi().snapshot_download(name, repo_type=kind, revision=version, allow_patterns=wanted))
+    what, api = f"{kind} {name} at {version[:12]}", _client()
+    options: Any = {"repo_type": kind, "revision": version, "allow_patterns": wanted}
+    with explained(what):
+        return Path(patiently(what, lambda: api.snapshot_download(name, **options)))
 
 
 def dataset(name: str, revision: str | None, **options: Any) -> Any:
@@ -151,7 +206,7 @@ def dataset(name: str, revision: str | None, **options: Any) -> Any:
     """
     library = _library("datasets", "datasets")
     version = commit(name, revision, "dataset")
-    with _explained(f"dataset {name} at {version[:12]}"):
+    with explained(f"dataset {name} at {version[:12]}"):
         return library.load_dataset(name, revision=version, **options)
 
 
@@ -166,7 +221,7 @@ def model(name: str, revision: str | None, auto: str = "AutoModel", **options: A
     """
     library = _library("transformers", "transformers")
     version = commit(name, revision)
-    with _explained(f"model {name} at {version[:12]}"):
+    with explained(f"model {name} at {version[:12]}"):
         return getattr(library, auto).from_pretrained(
             name, revision=version, use_safetensors=True, trust_remote_code=False, **options
         )
@@ -180,14 +235,52 @@ def tokenizer(name: str, revision: str | None, **options: Any) -> Any:
     """
     library = _library("transformers", "transformers")
     version = commit(name, revision)
-    with _explained(f"tokenizer {name} at {version[:12]}"):
+    with explained(f"tokenizer {name} at {version[:12]}"):
         return library.AutoTokenizer.from_pretrained(name, revision=version, trust_remote_code=False, **options)
+
+
+def _client() -> HfApi:
+    from huggingface_hub import HfApi
+
+    limit_silence()
+    return HfApi()
 
 
 def _create(api: HfApi, repo: str, private: bool) -> None:
     api.create_repo(repo, private=private, exist_ok=True)
     if private and not api.repo_info(repo).private:
         raise UserError(f"push to {repo}: it is public; say --private false to publish there, or choose another name")
+
+
+def _upload(api: HfApi, repo: str, folder: Path, made: Publication) -> str:
+    """The commit with the files of `folder`. Repeated after its answer was lost, it finds nothing left to change.
+
+    The client sends large files through xet where that is installed (as it is with the client), else through LFS. Our
+    tests do both: LFS against a server that checks every byte, xet with its own storage in a local folder; what they
+    cannot show is the Hub's real storage service.
+    """
+    from shared_core import publication
+
+    return api.upload_folder(
+        repo_id=repo,
+        folder_path=folder,
+        allow_patterns=list(publication.ALLOWED),
+        delete_patterns=list(publication.ALLOWED),  # what an earlier push left and this one does not have
+        commit_message=made.title,
+    ).oid
+
+
+def _tags(api: HfApi, repo: str) -> dict[str, str]:
+    return {ref.name: ref.target_commit for ref in api.list_repo_refs(repo).tags}
+
+
+def _tag(api: HfApi, repo: str, commit: str, wanted: str | None, default: str) -> str:
+    """Let a tag mean `commit`, and return its name. Repeated after its answer was lost, it finds the tag."""
+    tags = _tags(api, repo)
+    tag = wanted or _free_tag(default, commit, tags)
+    if tags.get(tag) != commit:
+        api.create_tag(repo, tag=tag, revision=commit)
+    return tag
 
 
 def _free_tag(wanted: str, commit: str, tags: dict[str, str]) -> str:
@@ -199,7 +292,8 @@ def _free_tag(wanted: str, commit: str, tags: dict[str, str]) -> str:
     return tag
 
 
-def _check_name(repo: str) -> None:
+def check_name(repo: str) -> None:
+    """Refuse what is no OWNER/NAME, before the network is asked."""
     if not re.fullmatch(r"[\w\-.]+/[\w\-.]+", repo) or ".." in repo or "--" in repo:
         raise UserError(f"{repo!r} is no name of a repository; write OWNER/NAME")
 
@@ -211,95 +305,3 @@ def _library(name: str, extra: str) -> Any:
         if error.name != name:
             raise
         raise UserError(f"the library {name} is not installed; run: pip install {name} (extra {extra!r})") from None
-
-
-@contextlib.contextmanager
-def _noted(run: RunDir, repo: str) -> Iterator[dict[str, Any]]:
-    """Appends to the run's hub.json how the attempt inside the block ended."""
-    note: dict[str, Any] = {"repo": repo, "state": "failed"}
-    try:
-        yield note
-    except UserError as error:
-        note["reason"] = str(error)
-        with contextlib.suppress(UserError):  # the reason itself is what the user has to see
-            _note(run, note)
-        raise
-    _note(run, note)
-
-
-def _note(run: RunDir, note: dict[str, Any]) -> None:
-    time = datetime.now().astimezone().isoformat(timespec="seconds")
-    notes = [*_notes(run.path), {"time": time, **note}]
-    files.atomic_write(run.path / "hub.json", json.dumps(notes, indent=2) + "\n")
-
-
-def _notes(folder: Path) -> list[dict[str, Any]]:
-    try:
-        notes = json.loads((folder / "hub.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return []
-    return notes if isinstance(notes, list) else []
-
-
-def _last_note(folder: Path) -> dict[str, Any]:
-    return next(reversed(_notes(folder)), {})
-
-
-@contextlib.contextmanager
-def _explained(what: str) -> Iterator[None]:
-    """Turns what the Hub and its clients raise into one line that says what to do."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        advice = _advice(error)
-        if advice is None:
-            raise
-        raise UserError(f"{what}: {advice}") from error
-
-
-def _advice(error: BaseException) -> str | None:
-    """What happened and what to do about it, or None for an error that is none of the Hub's."""
-    from huggingface_hub import errors
-
-    chain: list[BaseException] = [error]
-    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
-        chain.append(cause)
-    for link in chain:
-        if isinstance(link, errors.OfflineModeIsEnabled):
-            return "not in the local cache, and HF_HUB_OFFLINE forbids to fetch it; unset it once"
-        if isinstance(link, errors.GatedRepoError):
-            return f"access has to be asked for on its page on the Hub; then {_LOGIN}"
-        if isinstance(link, errors.RevisionNotFoundError):
-            return "there is no such revision; give a tag, a branch or a commit of it"
-        if isinstance(link, errors.EntryNotFoundError) and isinstance(link, errors.HfHubHTTPError):
-            return "a file is missing there; check the name and the revision"
-        if isinstance(link, errors.HfHubHTTPError):
-            return _advice_for_status(link.response.status_code)
-        if isinstance(link, errors.FileMetadataError):
-            return "the answer is not that of a Hub; check HF_ENDPOINT and the proxy"
-        if isinstance(link, errors.HFValidationError):
-            return f"{str(link).splitlines()[0]}; write OWNER/NAME"
-    # the client's HTTP library changes its name between versions; its errors here are those of the connection
-    if any(type(link).__module__.split(".")[0].startswith(("httpx", "httpcore")) for link in chain):
-        return "the Hub cannot be reached; check the connection, the proxy and HF_ENDPOINT, then repeat the command"
-    if isinstance(error, errors.LocalEntryNotFoundError | errors.RevisionResolutionError | ConnectionError):
-        return "neither the Hub nor the local cache has it; check the connection and the name"
-    return None
-
-
-def _advice_for_status(status: int) -> str:
-    if status == 401:
-        return f"no such repository, or no access with this token (401); check the name, then {_LOGIN}"
-    if status == 403:
-        return f"this token may not do that (403); {_LOGIN}, one with write access to that owner"
-    if status == 404:
-        return f"no such repository, or no access (404); check the name, then {_LOGIN}"
-    if status == 409:
-        return "somebody else is changing the repository (409); repeat the command"
-    if status == 429:
-        return "too many requests (429); wait a little and repeat the command"
-    if status >= 500:
-        return f"the Hub has a fault ({status}); repeat the command later, what has been sent is kept"
-    return f"the Hub refuses it ({status}); check the name, the token and the revision"

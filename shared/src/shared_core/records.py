@@ -42,6 +42,7 @@ class RunDir:
         self.figures = self.path / "figures"
         self.predictions = self.path / "predictions"
         self.evaluation = self.path / "evaluation"
+        self.preprocessing = self.path / "preprocessing"  # what was fitted on the training data; published with the run
         self.metrics = self.path / "metrics.jsonl"
         self.log = self.path / "train.log"
         self._lock: IO[str] | None = None  # held as long as this process writes the run

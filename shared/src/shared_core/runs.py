@@ -19,6 +19,8 @@ from shared_core.schema import did_you_mean
 from shared_core.settings import RunConfig, Section
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from shared_core.cli import App
     from shared_core.records import RunDir
     from shared_core.runtime import Runtime
@@ -36,22 +38,31 @@ class RunOptions(Section):
     """
 
     run: str | None = Field(None, description=WHICH_RUN)
+    from_hub: str | None = Field(
+        None, description="OWNER/NAME or OWNER/NAME@REVISION: a published run, fetched and verified into runs/PACKAGE"
+    )
     checkpoint: str = Field("best", description="best, latest, or the folder of a checkpoint")
 
     @property
     def is_explicit(self) -> bool:
         """Whether the options themselves say which run is meant."""
-        return self.run is not None or self.checkpoint not in ("best", "latest")
+        return self.run is not None or self.from_hub is not None or self.checkpoint not in ("best", "latest")
 
 
 def locate(app: App, config: RunConfig, options: RunOptions | None = None, name: str | None = None) -> RunDir:
     """The run that the options (or a name or folder) mean; without either, the newest of the configuration's name.
 
+    One on the Hub is fetched, unless that version is there already.
+
     Raises UserError where there is no such run.
     """
-    from shared_core import records
+    from shared_core import hub, records
 
     wanted = name or (options.run if options else None)
+    if options is not None and options.from_hub is not None:
+        if wanted is not None or options.checkpoint not in ("best", "latest"):
+            raise UserError("--from-hub: names a run, and so does --run or --checkpoint; give one of them")
+        return records.RunDir(hub.fetch(options.from_hub, config.paths.runs / app.package))
     if wanted is None and options is not None and options.checkpoint not in ("best", "latest"):
         return records.find(Path(options.checkpoint))
     home = config.paths.runs / app.package
@@ -85,10 +96,14 @@ def checkpoint(run: RunDir, which: str) -> Path:
     return path
 
 
-def open_for_training(app: App, config: RunConfig, runtime: Runtime) -> RunDir:
+def open_for_training(app: App, config: RunConfig, runtime: Runtime, model: nn.Module | None = None) -> RunDir:
     """Start the run that `config` describes, or go on with an unfinished one; the same folder on every process.
 
-    Raises UserError where an unfinished run was started with another configuration, naming the differences.
+    The main process's `model` gets the weights of `training.init_from` where there is no checkpoint to go on from; the
+    learner makes the other processes' equal to it.
+
+    Raises UserError where an unfinished run was started with another configuration, naming the differences, or where
+    the weights are not to be had or do not fit.
     """
     from shared_core import hub, records
     from shared_core.checkpoint import Checkpoints
@@ -101,10 +116,12 @@ def open_for_training(app: App, config: RunConfig, runtime: Runtime) -> RunDir:
             _refuse_other_configuration(run, config)
             if config.training.resume not in ("auto", "never"):
                 Checkpoints(run.checkpoints).find(config.training.resume)  # refused before anything is written
+            initial = None if model is None else _initialise(run, config, model)
             run.write_config(configuration.to_yaml(config))
             run.status("running")
             command = [app.command, *sys.argv[1:]]
-            about = {"package": app.package, "argv": command, "hub": hub.used()}
+            about = {"package": app.package, "module": app.module, "argv": command, "hub": hub.used()}
+            about |= {"init_from": initial} if initial else {}
             run.write_run({**about, **origin(app), **runtime.describe()})
         except UserError:
             run.close()
@@ -162,7 +179,7 @@ def _commit(folder: Path) -> str | None:
 def _refuse_other_configuration(run: RunDir, config: RunConfig) -> None:
     """A run that has checkpoints goes on with the settings it began with, or not at all."""
     kept = run.path / "config.yaml"
-    if not kept.exists() or not any(run.checkpoints.glob("step-*/manifest.json")):
+    if not kept.exists() or not _has_checkpoints(run):
         return
     changed = configuration.differences(yamlfile.read(kept).data, config)
     if changed:
@@ -170,6 +187,34 @@ def _refuse_other_configuration(run: RunDir, config: RunConfig) -> None:
             f"{run.path}: was started with another configuration ({'; '.join(changed)}); use its settings, or start a "
             "new run with --resume never or another --name"
         )
+
+
+def _initialise(run: RunDir, config: RunConfig, model: nn.Module) -> dict[str, str] | None:
+    """Load `training.init_from` into the model of a run that begins; what was loaded, for run.json."""
+    from shared_core import files, hub, manifest, weights
+
+    source = config.training.init_from
+    if source is None or manifest.newest_good(run.checkpoints)[0] is not None:
+        return None
+    try:
+        if Path(source).exists():
+            weights.load_strictly(model, weights.load_weights(Path(source)), source)
+            return {"source": str(Path(source).resolve())}
+        if "@" not in source:
+            raise UserError(
+                f"training.init_from: {source}: no such run, checkpoint or file; for one on the Hub write "
+                "OWNER/NAME@REVISION"
+            )
+        file, version = hub.weights(source)
+        weights.load_strictly(model, weights.load_weights(file), source)
+        return {"source": source, "commit": version, "sha256": files.sha256(file)}
+    except UserError as error:
+        run.status("failed", reason=str(error))
+        raise
+
+
+def _has_checkpoints(run: RunDir) -> bool:
+    return any(run.checkpoints.glob("step-*/manifest.json"))
 
 
 def _newest(home: Path, name: str, app: App) -> Path:

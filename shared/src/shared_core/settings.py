@@ -44,6 +44,9 @@ class Training(Section):
     max_skipped_steps: int = Field(
         0, ge=0, description="optimizer steps that may be skipped for a non-finite gradient before the run stops"
     )
+    init_from: str | None = Field(
+        None, description="weights to begin with: a run, a checkpoint, a .safetensors file, or OWNER/NAME@REVISION"
+    )
     dry_run: bool = resumable(True, description="one forward and backward pass before the first step")
     resume: str = resumable("auto", description="auto, never, or the path of a checkpoint")
     checkpoint_every: int = resumable(1, ge=1, description="epochs between checkpoints")
@@ -99,6 +102,21 @@ class Logging(Section):
     progress: bool = resumable(True, description="progress bar with time remaining")
 
 
+class Hub(Section):
+    """Publishing while training (`shared_core.publisher`): in the background, and never at the training's expense."""
+
+    repo: str | None = resumable(
+        None, description="OWNER/NAME that `train` publishes to; null: none", pattern=r"^[\w\-.]+/[\w\-.]+$"
+    )
+    private: bool = resumable(True, description="create the repository as a private one")
+    every_epochs: int | None = resumable(
+        None, ge=1, description="publish the checkpoint of every n-th epoch; null: each new best"
+    )
+    wait_minutes: float = resumable(
+        10.0, ge=0, description="most minutes that the end of a run waits for the last upload"
+    )
+
+
 class RunConfig(Section):
     """Root of every package's configuration; a package adds ``data`` and ``model``."""
 
@@ -110,3 +128,4 @@ class RunConfig(Section):
     scheduler: Scheduler = Scheduler()
     runtime: Runtime = Runtime()
     logging: Logging = Logging()
+    hub: Hub = Hub()

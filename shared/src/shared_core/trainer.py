@@ -8,19 +8,22 @@ found it.
 """
 
 import contextlib
+import functools
 import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from shared_core import checkpoint, config, microbatch
+from shared_core import checkpoint, config, microbatch, settings
 from shared_core.errors import UserError
 from shared_core.learner import Learner
 from shared_core.profiling import profiler
 from shared_core.progress import Bar
+from shared_core.publisher import Publisher
 from shared_core.records import Recorder, RunDir
 from shared_core.runtime import Runtime
 from shared_core.seeds import derive, seed_all
@@ -58,19 +61,23 @@ class Outcome:
     best: dict[str, float]
 
 
-def train(config: RunConfig, task: Task, runtime: Runtime, run: RunDir) -> Outcome:
+def train(config: RunConfig, task: Task, runtime: Runtime, run: RunDir, publisher: Publisher | None = None) -> Outcome:
     """Train `task` until its epochs are over, patience runs out, or a signal asks to stop.
+
+    `publisher` is offered the checkpoints that it wants.
 
     Goes on from the checkpoint that `training.resume` selects. Raises UserError for a checkpoint of another
     configuration or topology, a loss that is not finite, memory that does not hold one sample, a full disk.
     """
-    return Trainer(config, task, runtime, run).fit()
+    return Trainer(config, task, runtime, run, publisher).fit()
 
 
 class Trainer:
     """One run. `fit` is the whole story; the methods below it are in the order in which they happen."""
 
-    def __init__(self, config: RunConfig, task: Task, runtime: Runtime, run: RunDir) -> None:
+    def __init__(
+        self, config: RunConfig, task: Task, runtime: Runtime, run: RunDir, publisher: Publisher | None = None
+    ) -> None:
         self.config, self.task, self.runtime, self.run = config, task, runtime, run
         wanted = config.training
         self.steps_per_epoch = task.batches.batches_per_epoch // wanted.accumulation
@@ -86,6 +93,9 @@ class Trainer:
             run.checkpoints, wanted.keep_checkpoints, runtime.rank, runtime.world, runtime.barrier
         )
         self.recorder = Recorder(run, config.logging, enabled=runtime.is_main)
+        self.publisher = publisher or Publisher(settings.Hub(), run)  # one that is asked for nothing
+        self.publisher.in_use = self.checkpoints.in_use
+        self.publisher.say = functools.partial(self.recorder.message, warning=True)
         self.window = Window()
         self.signals = StopSignals()
         self.poll_every = 1  # steps between agreements of the processes on signals and timed checkpoints
@@ -137,6 +147,8 @@ class Trainer:
         self.recorder.truncate(state.extra["metrics_offset"])
         assert state.rng is not None  # as many processes wrote it
         checkpoint.set_rng_state(state.rng)
+        whole_epochs = None if self.progress.batches_done else self.progress.epoch
+        self.publisher.resume(self.checkpoints.best(), path, whole_epochs)
         self.recorder.message(f"resumed from {path.name} (epoch {self.progress.epoch}, step {self.progress.step})")
 
     def _refuse_other_topology(self, path: Any) -> None:
@@ -212,8 +224,12 @@ class Trainer:
         is_best = (progress.epoch % wanted.eval_every == 0 or last) and self._evaluate()
         progress.finished = last or self._out_of_patience()
         for_good = bool(wanted.keep_every_epochs and progress.epoch % wanted.keep_every_epochs == 0)
-        if is_best or progress.finished or for_good or progress.epoch % wanted.checkpoint_every == 0:
-            self._save(best=is_best, keep_for_good=for_good)
+        to_publish = self.publisher.is_due(progress.epoch, is_best)
+        due = for_good or to_publish or progress.epoch % wanted.checkpoint_every == 0
+        if is_best or progress.finished or due:
+            saved = self._save(best=is_best, keep_for_good=for_good)
+            if to_publish and not (progress.finished and is_best):  # that one is published with the report
+                self.publisher.offer(saved)
         return "preempted" if not progress.finished and self._agree()[0] else "done"
 
     def _groups_of_batches(self) -> Iterator[list[Any]]:
@@ -249,6 +265,7 @@ class Trainer:
         if (scale := self.learner.loss_scale()) is not None:
             values["loss_scale"] = scale
         self._record({f"train/{name}": value for name, value in values.items()})
+        self.publisher.poll()
         if scale is None and progress.skipped_steps > self.config.training.max_skipped_steps:
             raise UserError(
                 f"the gradient was not finite in {progress.skipped_steps} of {progress.step} steps (the weights are "
@@ -304,13 +321,13 @@ class Trainer:
         patience = self.config.training.patience
         return patience is not None and self.progress.waited >= patience
 
-    def _save(self, best: bool = False, keep_for_good: bool = False) -> None:
+    def _save(self, best: bool = False, keep_for_good: bool = False) -> Path:
         """Write a checkpoint; what was logged up to here belongs to it."""
         self._log()
         state = self.learner.state()
         state.rng = checkpoint.rng_state()
         state.extra |= {"progress": asdict(self.progress), "metrics_offset": self.recorder.offset()}
-        self.checkpoints.save(
+        saved = self.checkpoints.save(
             self.progress.step,
             state,
             config_digest=config.digest(self.config),
@@ -319,3 +336,4 @@ class Trainer:
             keep_for_good=keep_for_good,
         )
         self._saved_at, self._saved = time.monotonic(), asdict(self.progress)
+        return saved

@@ -23,7 +23,10 @@ from shared_core.settings import RunConfig, Section
 
 if TYPE_CHECKING:
     from shared_core.cli import App
+    from shared_core.publisher import Publisher
+    from shared_core.records import RunDir
     from shared_core.runtime import Runtime
+    from shared_core.signals import StopSignals
     from shared_core.task import Task
 
 
@@ -54,13 +57,18 @@ class PushOptions(Section):
     run: str | None = Field(None, description=runs.WHICH_RUN)
     private: bool = Field(True, description="create the repository as a private one")
     tag: str | None = Field(None, description="tag of this version; default: step-N")
+    checkpoint: str = Field("best", description="best, latest, or the folder of a checkpoint")
 
 
 class PullOptions(Section):
     """What comes from the Hub."""
 
-    repo: str = Field(description="OWNER/NAME on the Hub", json_schema_extra={"positional": True})
-    folder: Path | None = Field(None, description="where to put it; default: runs/PACKAGE/NAME")
+    repo: str = Field(
+        description="OWNER/NAME on the Hub, or OWNER/NAME@REVISION", json_schema_extra={"positional": True}
+    )
+    folder: Path | None = Field(
+        None, description="where to put it; default: runs/PACKAGE/NAME, or NAME@COMMIT if that is taken"
+    )
     revision: str | None = Field(None, description="tag, branch or commit; default: the newest")
 
 
@@ -80,31 +88,50 @@ def train(app: App, config: RunConfig, options: None) -> int:
     with _one_line_for_a_lost_process():
         task = app.build_task(config, runtime)  # first: a missing data set must not leave an empty run behind
     # until here a signal ends the process and leaves nothing; from here on there is a run, whose status must be true
-    with signals.StopSignals():
-        return _train(app, config, task, runtime)
+    with signals.StopSignals() as stop:
+        return _train(app, config, task, runtime, stop)
 
 
-def _train(app: App, config: RunConfig, task: Task, runtime: Runtime) -> int:
+def _train(app: App, config: RunConfig, task: Task, runtime: Runtime, stop: StopSignals) -> int:
     """The part of `train` in which signals only ask: the trainer answers them after its first step."""
     from shared_core import signals, trainer
+    from shared_core.publisher import Publisher
 
     with _one_line_for_a_lost_process():
-        run = runs.open_for_training(app, config, runtime)
-    try:
-        with _one_line_for_a_lost_process():
-            outcome = trainer.train(config, task, runtime, run)
-    except BaseException as error:
+        run = runs.open_for_training(app, config, runtime, task.model)
+    with Publisher(config.hub, run, enabled=runtime.is_main) as publisher:
+        try:
+            with _one_line_for_a_lost_process():
+                outcome = trainer.train(config, task, runtime, run, publisher)
+        except BaseException as error:
+            if runtime.is_main:
+                run.status("failed", reason=str(error) or type(error).__name__)
+            raise
+        if outcome.state == "preempted":
+            publisher.stop()
         if runtime.is_main:
-            run.status("failed", reason=str(error) or type(error).__name__)
-        raise
-    if runtime.is_main:
-        run.status(outcome.state, step=outcome.step, best=outcome.best)
-        print(f"{outcome.state} at step {outcome.step}: {run.path}")
-        if outcome.state == "finished":
-            from shared_core import report  # matplotlib takes a second to import
+            run.status(outcome.state, step=outcome.step, best=outcome.best)
+            print(f"{outcome.state} at step {outcome.step}: {run.path}")
+            if outcome.state == "finished":
+                from shared_core import report  # matplotlib takes a second to import
 
-            print(report.write([run.path], headline=app.headline))
+                print(report.write([run.path], headline=app.headline))
+                _publish(app, config, run, publisher, stop)
     return signals.EXIT_PREEMPTED if outcome.state == "preempted" else 0
+
+
+def _publish(app: App, config: RunConfig, run: RunDir, publisher: Publisher, stop: StopSignals) -> None:
+    """Publish what a finished run has come to; where that fails, the run is finished all the same."""
+    from shared_core import progress
+
+    if not publisher.enabled:
+        return
+    progress.message(f"publishing to {config.hub.repo}")
+    reason = publisher.finish(lambda: stop.requested)
+    if reason is not None:
+        repeat = f"{app.command} push {config.hub.repo} --run {run.path}"
+        repeat += "" if config.hub.private else " --private false"
+        progress.message(f"warning: not published ({reason}); repeat with: {repeat}")
 
 
 class _ProcessLostError(UserError):
@@ -135,14 +162,14 @@ def evaluate(app: App, config: RunConfig, options: RunOptions) -> int:
     import torch
 
     from shared_core import records
-    from shared_core.checkpoint import load_weights
     from shared_core.runtime import Runtime
+    from shared_core.weights import load_strictly, load_weights
 
     run = runs.locate(app, config, options)
     path = runs.checkpoint(run, options.checkpoint)
     runtime = Runtime.start(config.runtime, config.seed)
     task = app.build_task(config, runtime)
-    task.model.load_state_dict(load_weights(path), strict=True)
+    load_strictly(task.model, load_weights(path), path)
     with torch.no_grad():
         metrics = task.evaluate(task.model.to(runtime.device).eval(), runtime)
     if not runtime.is_main:
@@ -189,15 +216,18 @@ def push(app: App, config: RunConfig, options: PushOptions) -> None:
     from shared_core import hub
 
     run = runs.locate(app, config, name=options.run)
-    print(hub.push(run.path, options.repo, private=options.private, tag=options.tag))
+    address = hub.push(run.path, options.repo, private=options.private, tag=options.tag, checkpoint=options.checkpoint)
+    print(address)
 
 
 def pull(app: App, config: RunConfig, options: PullOptions) -> None:
     """Fetch a published run."""
     from shared_core import hub
 
-    folder = options.folder or config.paths.runs / app.package / options.repo.rpartition("/")[2]
-    print(hub.pull(options.repo, folder, revision=options.revision))
+    if options.folder is not None:
+        print(hub.pull(options.repo, options.folder, revision=options.revision))
+    else:
+        print(hub.fetch(options.repo, config.paths.runs / app.package, revision=options.revision))
 
 
 def demo(app: App, config: RunConfig, options: None) -> int:
@@ -241,6 +271,13 @@ STANDARD = (
     _standard("report", "report.md, report.html and report.json of one run, or of several compared", "ReportOptions"),
     _standard("push", "publish a run on the Hub, with a card that carries its measured metrics", "PushOptions"),
     _standard("pull", "fetch a published run from the Hub", "PullOptions"),
+    Verb(
+        "launch",
+        "shared_core.launch.verb:run",
+        "the same run somewhere else: local, nodes, slurm, kubernetes or modal",
+        "shared_core.launch.options:Options",
+        wants_split=True,
+    ),
     Verb(
         "export", "shared_core.export:run", "weights as one .pt file, ONNX or torch.export", f"{__name__}:ExportOptions"
     ),

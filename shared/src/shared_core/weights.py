@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from shared_core import manifest, tensorfile
 from shared_core.errors import UserError
 from shared_core.tensorfile import Tensors
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def load_weights(path: Path, which: Literal["model", "ema", "auto"] = "auto") -> Tensors:
@@ -44,6 +47,29 @@ def load_weights(path: Path, which: Literal["model", "ema", "auto"] = "auto") ->
     if reason := manifest.damage(path, name, listed[name]):
         raise UserError(f"{path}: {reason}; give another checkpoint")
     return tensorfile.read(path / name)[0]
+
+
+def load_strictly(model: nn.Module, weights: Tensors, source: str | Path) -> None:
+    """Give `model` these weights: all of its own, no other, each of its shape.
+
+    Raises:
+        UserError: a weight is missing, one is too many, or a shape differs; the model is as it was.
+    """
+    own = model.state_dict()
+    wrong = [f"{name} is missing" for name in own if name not in weights]
+    wrong += [f"{name} is not the model's" for name in weights if name not in own]
+    wrong += [
+        f"{name} is {list(weights[name].shape)}, not {list(tensor.shape)}"
+        for name, tensor in own.items()
+        if name in weights and weights[name].shape != tensor.shape
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 2} more" if len(wrong) > 2 else ""
+        raise UserError(
+            f"{source}: its weights do not fit the configuration's model ({'; '.join(wrong[:2])}{more}); use the "
+            "configuration that they were trained with"
+        )
+    model.load_state_dict(weights, strict=True)
 
 
 def _from_shards(path: Path, which: Literal["model", "ema", "auto"]) -> Tensors:

@@ -11,7 +11,7 @@ from pair_compare_stacking.config import Config, EvaluateOptions
 from pair_compare_stacking.generator import digit_prior
 from pair_compare_stacking.model import PairModel, Prediction
 from pair_compare_stacking.pairs import PairNPZDataset
-from shared_core import checkpoint, figures, metrics, records, report, runs
+from shared_core import figures, metrics, records, report, runs, weights
 from shared_core.cli import App
 from shared_core.errors import UserError
 from shared_core.metrics import Estimate
@@ -49,14 +49,7 @@ def run(app: App, config: Config, options: EvaluateOptions) -> int:
 def load_model(config: Config, path: Path) -> PairModel:
     """The model of a checkpoint, averaged weights where there are any, ready to predict."""
     model = train.build_model(config)
-    weights = checkpoint.load_weights(path)
-    try:
-        model.load_state_dict(weights, strict=True)
-    except RuntimeError as error:
-        first = str(error).splitlines()[1].strip()
-        raise UserError(
-            f"{path}: its weights do not fit the configuration's model ({first}); use the run's own config.yaml"
-        ) from error
+    weights.load_strictly(model, weights.load_weights(path), path)
     return model.eval()
 
 

@@ -11,7 +11,20 @@ from pathlib import Path
 import pytest
 from house import PACKAGES, Package
 
-VERBS = ["prepare", "plan", "train", "evaluate", "predict", "report", "push", "pull", "export", "search", "demo"]
+VERBS = [
+    "prepare",
+    "plan",
+    "train",
+    "evaluate",
+    "predict",
+    "report",
+    "push",
+    "pull",
+    "launch",
+    "export",
+    "search",
+    "demo",
+]
 PRESETS = [
     pytest.param(package, path, id=f"{package.name}/{path.stem}")
     for package in PACKAGES

@@ -22,6 +22,7 @@ ONE_DOOR = {
     "huggingface_hub": {"hub", "hubfaults", "card"},
     "datasets": {"hub"},
     "transformers": {"hub"},
+    "modal": {"launch/modal_app", "launch/modal_files"},
     "docker": {"images/sdk"},
 }
 

@@ -6,7 +6,9 @@ import hashlib
 import http.server
 import json
 import socket
+import sys
 import threading
+import types
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,6 +58,17 @@ def test_nobody_at_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
     error = refused(monkeypatch, f"tcp://127.0.0.1:{port}")
     assert str(port) in error.what
     assert "DOCKER_HOST" in error.advice
+
+
+def test_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a checkout, Python finds the folder docker/ instead."""
+    folder = types.ModuleType("docker")
+    folder.__path__ = ["docker"]
+    for name in [name for name in sys.modules if name.partition(".")[0] == "docker"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "docker", folder)
+    with pytest.raises(UserError, match="the library docker is not installed"):
+        connect()
 
 
 def test_something_else_at_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,6 +160,16 @@ def test_kills_what_does_not_end(engine: Engine, tiny: str) -> None:
     with pytest.raises(sdk.TooLongError, match="did not end within 1 s and was killed"):
         engine.run(tiny, ["sleep 100"], shell(), limit=1)
     assert images.left_behind() == []
+
+
+def test_follows_the_newest_container_of_a_package(engine: Engine, tiny: str) -> None:
+    engine.create(tiny)
+    engine.start(tiny, ["for n in 1 2 3; do echo $n; sleep .1; done; echo -n end"], shell())
+    lines: list[str] = []
+    engine.newest(images.NAME).follow(lines.append)
+    assert lines == ["1", "2", "3", "end"]
+    with pytest.raises(UserError, match="never-started: has no container; start one: `just train never-started`"):
+        engine.newest("never-started")
 
 
 def test_copies_out_of_a_volume(engine: Engine, tiny: str, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""``python -m shared_core.images doctor | smoke NAME | prune``: what `just doctor` and `just smoke NAME` run."""
+"""``python -m shared_core.images VERB``: what the recipes `doctor`, `smoke`, `logs` and `publish-image` run."""
 
 from __future__ import annotations
 
@@ -20,14 +20,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     smoke = verbs.add_parser("smoke", help="run a built image and check what it promises")
     smoke.add_argument("name", metavar="NAME", help="a package, such as retina-diffusion, or an image with its tag")
     smoke.add_argument("--cpu", action="store_true", help="without the GPUs of this machine")
+    logs = verbs.add_parser("logs", help="follow what the newest container of a package prints")
+    logs.add_argument("name", metavar="NAME", help="a package")
+    publish = verbs.add_parser("publish", help="push a built image to a registry, under its version and commit")
+    publish.add_argument("name", metavar="NAME", help="a package")
+    publish.add_argument("registry", metavar="REGISTRY", help="such as registry.example.org/team")
     prune = verbs.add_parser("prune", help="remove what a killed smoke test has left")
     prune.add_argument("--images", action="store_true", help="also the images of all packages")
     options = parser.parse_args(argv)
     before = signal.signal(signal.SIGTERM, _end)
     try:
-        if options.verb == "doctor":
-            return _doctor()
-        return _smoke(options.name, options.cpu) if options.verb == "smoke" else _prune(options.images)
+        match options.verb:
+            case "doctor":
+                return _doctor()
+            case "smoke":
+                return _smoke(options.name, options.cpu)
+            case "logs":
+                return _logs(options.name)
+            case "publish":
+                return _publish(options.name, options.registry)
+            case _:
+                return _prune(options.images)
     except UserError as error:
         print(f"images {options.verb}: {error}", file=sys.stderr)
         return error.exit_code
@@ -55,6 +68,21 @@ def _smoke(name: str, cpu: bool) -> int:
     running = engine.connect()
     has_gpu = bool(gpu.here()) if running.is_local else gpu.engine_knows_gpus(running.info())
     return 0 if smoke.smoke(running, name, has_gpu and not cpu, _say) else 1
+
+
+def _logs(name: str) -> int:
+    from shared_core.images import engine
+
+    engine.connect().newest(name).follow(_say)
+    return 0
+
+
+def _publish(name: str, registry: str) -> int:
+    from shared_core.images import engine, publish
+
+    for pushed in publish.publish(engine.connect(), name, registry, _say):
+        print(pushed)
+    return 0
 
 
 def _prune(images: bool) -> int:

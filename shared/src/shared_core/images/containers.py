@@ -90,6 +90,13 @@ class Container:
             self.handle.reload()
         return self.handle.status in ("created", "running", "restarting")
 
+    def follow(self, out: Callable[[str], None]) -> None:
+        """Hand every line of the logs to `out`, what was said and what is being said, until it ends."""
+        with explained(self.image):
+            for block in self.handle.logs(stream=True, follow=True):
+                for line in block.decode(errors="replace").splitlines():
+                    out(line)
+
     def logs(self) -> str:
         with explained(self.image):
             return self.handle.logs().decode(errors="replace")

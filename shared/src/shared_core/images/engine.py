@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from shared_core.errors import UserError
 from shared_core.images import sdk
 from shared_core.images.containers import Container, Options, Result
 from shared_core.images.sdk import explained
@@ -128,6 +129,15 @@ class Engine:
                 labels={SMOKE: self.owner},
             )
         return Container(handle, image)
+
+    def newest(self, package: str) -> Container:
+        """The container of a package that was made last, running or not; UserError where there is none."""
+        with explained("docker ps"):
+            found = self.client.containers.list(all=True, filters={"label": f"{PACKAGE}={package}"})
+        if not found:
+            raise UserError(f"{package}: has no container; start one: `just train {package}`")
+        newest = max(found, key=lambda container: container.attrs["Created"])
+        return Container(newest, newest.name)
 
     def volume(self, name: str) -> str:
         """Make an empty volume; returns its full name, which no other volume has."""

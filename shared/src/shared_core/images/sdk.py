@@ -45,7 +45,7 @@ def connect() -> tuple[Any, str]:
     """
     try:
         from docker import DockerClient
-    except ModuleNotFoundError as error:
+    except ImportError as error:  # in a checkout, the folder docker/ passes for an empty package of that name
         if error.name != "docker":
             raise
         raise UserError("the library docker is not installed; run: pip install docker (extra 'images')") from None

@@ -63,8 +63,8 @@ def make_run(path: Path, step: int = 120) -> records.RunDir:
     return run
 
 
-def save(run: records.RunDir, step: int, best: bool = False) -> Path:
-    """Write a checkpoint whose averaged weights are 0, 1, 2 and the step."""
-    averaged = torch.cat([torch.arange(3.0), torch.tensor([float(step)])])
-    state = State(model={"w": torch.zeros(4)}, ema={"w": averaged}, extra={"step": step})
+def save(run: records.RunDir, step: int, best: bool = False, more: torch.Tensor | None = None) -> Path:
+    """Write a checkpoint whose averaged weights are 0, 1, 2 and the step, and whatever else."""
+    averaged = {"w": torch.cat([torch.arange(3.0), torch.tensor([float(step)])])}
+    state = State(model={"w": torch.zeros(4)}, ema=averaged | ({"more": more} if more is not None else {}))
     return Checkpoints(run.checkpoints).save(step, state, config_digest="d", topology={}, best=best)

@@ -67,6 +67,7 @@ class Hub:
         self.objects: dict[str, bytes] = {}
         self.requests: list[str] = []  # "POST /api/repos/create"
         self.bodies: list[bytes] = []
+        self.ranges: list[int] = []  # where the parts of files begin that were asked for
         self.faults: list[Fault] = []
         self.hangs, self.released = threading.Event(), threading.Event()  # a request is waiting; may go on
         self.xet: Path | None = None
@@ -118,6 +119,7 @@ def serve() -> Iterator[Hub]:
     hub = Hub()
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
     server.daemon_threads = True
+    server.handle_error = lambda request, address: None  # type: ignore[method-assign]  # clients go away: no traceback
     hub.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
@@ -387,6 +389,7 @@ class _Handler(BaseHTTPRequestHandler):
         wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
         if wanted is None:
             return self._send(200, data, headers)
+        self.hub.ranges.append(int(wanted[1]))
         start, end = int(wanted[1]), min(int(wanted[2] or len(data) - 1), len(data) - 1)
         content_range = f"bytes {start}-{end}/{len(data)}"
         return self._send(206, data[start : end + 1], {**headers, "Content-Range": content_range})

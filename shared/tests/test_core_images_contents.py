@@ -99,7 +99,7 @@ def test_finds_a_token_that_two_blocks_share(shift: int) -> None:
 
 
 def test_a_placeholder_of_a_manual_is_no_token() -> None:
-    text = b"hf_" + b"x" * 34 + b" shelf_" + TOKEN[3:].encode() + b" hf_hub_download_of_a_model_in_the_cache"
+    text = b"hf_" + b"x" * 34 + b" bhf_" + TOKEN[3:].encode() + b" hf_hub_download_of_a_model_in_the_cache"
     assert contents.secrets_in_layers(saved(packed({"manual": text}))) == []
 
 

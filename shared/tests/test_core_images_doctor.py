@@ -29,7 +29,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
         (doctor.check_buildx(None), "problem", "cannot be built"),
         (doctor.check_buildx("github.com/docker/buildx v0.13.1 7884339"), "ok", "0.13.1"),
         (doctor.check_compose(None), "problem", "does not work"),
-        (doctor.check_compose("2.23.3"), "problem", "older than 2.24"),
+        (doctor.check_compose("2.9.0"), "problem", "older than 2.24"),
         (doctor.check_compose("v2.24.0-desktop.1"), "ok", "2.24.0"),
         (doctor.check_compose("5.0.1"), "ok", "5.0.1"),
         (doctor.check_engine({"Version": "20.10.21", "ApiVersion": "1.41"}, "unix:///x"), "problem", "older than 23.0"),

@@ -135,7 +135,8 @@ def test_runs_to_the_end(engine: Engine, tiny: str) -> None:
 
 def test_root_is_read_only_and_the_network_cut_off(engine: Engine, tiny: str) -> None:
     script = (
-        "echo > /tmp/x && echo > /cache/x || exit 1; [ -e /sys/class/net/eth0 ] && exit 2; echo > /x && exit 3; id -u"
+        "echo > /tmp/x && echo > /cache/x || exit 1; [ -e /sys/class/net/eth0 ] && exit 2; "
+        "echo > /workspace/data/x && exit 3; id -u"
     )
     result = engine.run(tiny, [script], shell())
     assert (result.code, result.logs.splitlines()[-1]) == (0, "1000")
@@ -157,9 +158,10 @@ def test_stops_and_reads(engine: Engine, tiny: str) -> None:
 
 
 def test_kills_what_does_not_end(engine: Engine, tiny: str) -> None:
+    container = engine.start(tiny, ["sleep 100"], shell())
     with pytest.raises(sdk.TooLongError, match="did not end within 1 s and was killed"):
-        engine.run(tiny, ["sleep 100"], shell(), limit=1)
-    assert images.left_behind() == []
+        container.wait(limit=1)
+    assert container.handle.wait()["StatusCode"] == 137
 
 
 def test_follows_the_newest_container_of_a_package(engine: Engine, tiny: str) -> None:
@@ -223,6 +225,31 @@ def test_prunes_what_it_has_labelled_and_nothing_else(engine: Engine, tiny: str)
     finally:
         other.remove_own()
         images.docker("rm", stranger)
+
+
+class _Pretended:
+    """A client that notes what it is asked to list and to prune."""
+
+    def __init__(self) -> None:
+        self.asked: list[object] = []
+        self.containers = self.volumes = self.images = self
+
+    def list(self, filters: object, all: bool = False) -> list[object]:
+        self.asked.append((filters, all))
+        return []
+
+    def prune(self, filters: object) -> dict[str, object]:
+        self.asked.append(filters)
+        return {"ImagesDeleted": [{"Untagged": "a:latest"}, {"Deleted": "sha256:0"}]}
+
+
+def test_prunes_images_only_where_it_is_asked_to() -> None:
+    pretended = _Pretended()
+    ours = {"label": "training.smoke"}
+    assert Engine(pretended, "unix:///x").prune() == []
+    assert pretended.asked == [(ours, True), (ours, False)]
+    assert Engine(pretended, "unix:///x").prune(images=True) == ["a:latest"]
+    assert pretended.asked[-1] == {"dangling": False, "label": "training.package"}
 
 
 def test_says_what_is_not_built(engine: Engine) -> None:

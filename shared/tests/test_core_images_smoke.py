@@ -73,24 +73,26 @@ def test_finds_what_an_image_must_not_be(build: Build, tmp_path: Path, defect: s
 
 
 RUNS = {
-    "help writes": ("--help", {"help": "echo x > /x || exit 3"}),
-    "help wants a network": ("--help", {"help": "[ -e /sys/class/net/eth0 ] || exit 3"}),
-    "demo fails": ("demo", {"demo": "echo it broke; exit 4"}),
-    "demo without a report": ("demo", {"demo": "state finished; exit"}),
-    "demo left running": ("demo", {"demo": "state running; touch $run/report.html; exit"}),
-    "train fails": ("stop", {"resume": "echo no data; exit 2"}),
-    "no checkpoint": ("stop", {"trap": "state preempted; exit 75"}),
+    "help writes": ("--help", "exit status 3", {"help": "echo x > /workspace/data/x || exit 3"}),
+    "help wants a network": ("--help", "exit status 3", {"help": "[ -e /sys/class/net/eth0 ] || exit 3"}),
+    "demo fails": ("demo", "exit status 4, and said last: it broke", {"demo": "echo it broke; exit 4"}),
+    "demo without a report": ("demo", "no report.html", {"demo": "state finished; exit"}),
+    "demo left running": ("demo", "says 'running'", {"demo": "state running; touch $run/report.html; exit"}),
+    "train fails": ("stop", "ended by itself: exit status 2", {"resume": "echo no data; exit 2"}),
+    "no checkpoint": ("stop", "left no checkpoint", {"trap": "state preempted; exit 75"}),
     "damaged checkpoint": (
         "stop",
+        "step-6 does not verify: model.safetensors has",
         {"trap": "cp -r /pretend/step-6 $checkpoints; echo >> $checkpoints/step-6/model.safetensors; "
                  "state preempted; exit 75"},
     ),
-    "status not written": ("stop", {"trap": "cp -r /pretend/step-6 $checkpoints; exit 75"}),
-    "starts over": ("resume", {"resume": "[ $first = 7 ] && first=1 pause=0 && rm $run/metrics.jsonl"}),
-    "ends at once": ("resume", {"resume": "[ $first = 7 ] && finish && exit"}),
-    "fails on resuming": ("resume", {"resume": "[ $first = 7 ] && exit 1"}),
+    "status not written": ("stop", "says 'running'", {"trap": "cp -r /pretend/step-6 $checkpoints; exit 75"}),
+    "starts over": ("resume", "started over", {"resume": "[ $first = 7 ] && first=1 pause=0 && rm $run/metrics.jsonl"}),
+    "ends at once": ("resume", "no step after step 6", {"resume": "[ $first = 7 ] && finish && exit"}),
+    "fails on resuming": ("resume", "exit status 1", {"resume": "[ $first = 7 ] && exit 1"}),
     "other weights": (
         "same weights",
+        "other weights than the demo's",
         {"demo": "cp -r /pretend/step-6 $checkpoints; touch $run/report.html; state finished; exit"},
     ),
 }  # fmt: skip
@@ -99,10 +101,11 @@ RUNS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("defect", RUNS)
 def test_finds_broken_promises(build: Build, defect: str) -> None:
-    check, script = RUNS[defect]
+    check, said, script = RUNS[defect]
     passed, lines = run(build("defect", **script))
     assert not passed
     assert lines[-1].startswith(f"FAILED  {check}"), lines
+    assert said in lines[-1]
 
 
 @pytest.mark.slow

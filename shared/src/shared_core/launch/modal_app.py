@@ -143,23 +143,25 @@ def build_image(plan: LaunchPlan) -> modal.Image:
     )
 
 
-def _plan_of_this_process() -> LaunchPlan | None:
+def _of_this_process() -> tuple[LaunchPlan | None, modal.Image | None]:
+    """The plan and the image that the command line asks for; a wrong one ends the process."""
     try:
-        return parse(sys.argv)
+        found = parse(sys.argv) if modal.is_local() else None
+        return found, build_image(found) if found else None
     except UserError as error:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
 
 
-PLAN = _plan_of_this_process() if modal.is_local() else None
+PLAN, IMAGE = _of_this_process()
 SECRET = (PLAN.secret if PLAN else os.environ.get(_SECRET)) or ""
 STORE = modal.Volume.from_name(PLAN.volume if PLAN and PLAN.volume else VOLUME, create_if_missing=True)
 app = modal.App(app_name(PLAN.inner.package) if PLAN else "training", include_source=False)
 
 
 @app.function(
-    image=build_image(PLAN) if PLAN else modal.Image.debian_slim(),
+    image=IMAGE or modal.Image.debian_slim(),
     gpu=f"{modal_gpu(PLAN.gpu)}:{PLAN.gpus}" if PLAN and PLAN.gpu else None,
     timeout=PLAN.timeout or 300 if PLAN else 300,
     memory=PLAN.memory if PLAN else None,

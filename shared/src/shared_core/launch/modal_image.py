@@ -34,7 +34,7 @@ def dockerfile(root: Path, package: str) -> str:
 
     Raises UserError: the repository has no such package.
     """
-    if not (root / "packages" / package / "pyproject.toml").is_file():
+    if not re.fullmatch(r"[\w-]+", package) or not (root / "packages" / package / "pyproject.toml").is_file():
         raise UserError(f"--package: {root / 'packages'} has no {package!r}")
     text = (root / DOCKERFILE).read_text()
     text = re.sub(r"\$\{PACKAGE\}|\$PACKAGE\b", package, text)

@@ -22,7 +22,7 @@ class Options(Section):
 
     on: Target = Field(description="where to run")
     verb: str = Field("train", description="what to run there")
-    arguments: str = Field("", description='the verb\'s own flags, such as "--sample" of prepare')
+    arguments: str = Field("", description="the verb's own flags, in one word: --arguments='--sample' for prepare")
     dry_run: bool = Field(False, description="print what would run, and do nothing")
     nodes: int | None = Field(None, description="machines; default: 1")
     gpus: int | None = Field(None, description="GPUs, and so processes, per machine; 0: one on its CPU; default: 1")

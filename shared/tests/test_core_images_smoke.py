@@ -77,6 +77,7 @@ RUNS = {
     "help wants a network": ("--help", "exit status 3", {"help": "[ -e /sys/class/net/eth0 ] || exit 3"}),
     "demo fails": ("demo", "exit status 4, and said last: it broke", {"demo": "echo it broke; exit 4"}),
     "demo without a report": ("demo", "no report.html", {"demo": "state finished; exit"}),
+    "demo writes elsewhere": ("demo", "there is no /workspace/runs/smoke-test-", {"demo": "rm -r $run; exit"}),
     "demo left running": ("demo", "says 'running'", {"demo": "state running; touch $run/report.html; exit"}),
     "train fails": ("stop", "ended by itself: exit status 2", {"resume": "echo no data; exit 2"}),
     "no checkpoint": ("stop", "left no checkpoint", {"trap": "state preempted; exit 75"}),

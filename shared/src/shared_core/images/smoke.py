@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from shared_core import manifest, records
+from shared_core.errors import UserError
 from shared_core.images import contents
 from shared_core.images.containers import Container, Options, Result
 from shared_core.images.engine import Engine, Image
-from shared_core.images.sdk import TooLongError
 
 WORKSPACE = "/workspace"
 # a fast machine may be through before it can be stopped; then the run is made longer
@@ -90,7 +90,7 @@ class Smoke:
             began = time.monotonic()
             try:
                 detail = check()
-            except (CheckFailedError, TooLongError) as error:
+            except (CheckFailedError, UserError) as error:
                 return name, str(error)
             self.passed.append(Passed(name, time.monotonic() - began, detail))
         return None

@@ -63,6 +63,19 @@ def test_card_carries_the_measured_metrics(server: Hub, run: records.RunDir) -> 
     assert "![curves](figures/curves.png)" in text
 
 
+def test_card_is_one_that_the_hub_understands(server: Hub, run: records.RunDir) -> None:
+    """The client's own reading of it gives back what was measured."""
+    from huggingface_hub import ModelCard
+
+    hub.push(run.path, REPO)
+    read = ModelCard(_card(server), ignore_metadata_errors=False).data
+    [result] = read.eval_results
+    assert (result.metric_type, result.metric_value, result.dataset_split) == ("accuracy", 0.893, "val")
+    assert (result.dataset_type, result.task_type) == ("pair-compare-stacking", "other")
+    assert (read.model_name, read.library_name, read.metrics) == ("digits", "pytorch", ["accuracy"])
+    assert result.metric_args["method"].startswith("Wilson")
+
+
 def test_card_says_when_the_metrics_are_another_checkpoints(server: Hub, run: records.RunDir) -> None:
     path = run.evaluation / "val.json"
     path.write_text(path.read_text().replace("step-120", "step-60"))
@@ -131,6 +144,20 @@ def test_token_travels_in_headers_only(server: Hub, run: records.RunDir) -> None
     assert not [body for body in server.bodies if TOKEN.encode() in body]
     kept = [path for path in run.path.rglob("*") if path.is_file() and TOKEN.encode() in path.read_bytes()]
     assert kept == []
+
+
+def test_preprocessing_is_published_and_comes_back(server: Hub, run: records.RunDir, tmp_path: Path) -> None:
+    run.preprocessing.mkdir()
+    (run.preprocessing / "scaler.json").write_text('{"mean": 2.5}')
+    tensorfile.write(run.preprocessing / "pca.safetensors", {"components": torch.eye(3)})
+    (run.preprocessing / "scaler.pkl").write_bytes(b"pickle")
+    hub.push(run.path, REPO)
+    pulled = records.RunDir(hub.pull(REPO, tmp_path / "pulled"))
+    assert sorted(path.name for path in pulled.preprocessing.iterdir()) == ["pca.safetensors", "scaler.json"]
+    assert torch.equal(tensorfile.read(pulled.preprocessing / "pca.safetensors")[0]["components"], torch.eye(3))
+    (pulled.preprocessing / "scaler.json").write_text('{"mean": 0}')
+    with pytest.raises(UserError, match=r"preprocessing/scaler\.json is missing or differs"):
+        hub.pull(REPO, pulled.path)
 
 
 def test_published_run_comes_back(server: Hub, run: records.RunDir, tmp_path: Path) -> None:

@@ -62,12 +62,13 @@ def command(folder: Path, verb: str, *more: str) -> tuple[int, str]:
 class Two:
     """Two training processes of one run, started as torchrun starts them."""
 
-    def __init__(self, folder: Path, *more: str) -> None:
+    def __init__(self, folder: Path, *more: str, environment: Mapping[str, str] | None = None) -> None:
         self.outputs = [folder / f"output-{rank}.txt" for rank in range(2)]
         # where the processes find each other; like torchrun's, it outlives any of them
         self.store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
         common = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_USE_AGENT_STORE": "True"}
         common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(self.store.port)}
+        common |= environment or {}
         self.processes = [
             start(folder, *more, output=path.name, environment={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)})
             for rank, path in enumerate(self.outputs)

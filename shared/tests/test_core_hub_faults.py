@@ -202,3 +202,19 @@ def test_interrupted_push_is_noted(server: Hub, run: records.RunDir, monkeypatch
     [note] = json.loads((run.path / "hub.json").read_text())
     assert (note["state"], note["checkpoint"]) == ("interrupted", "step-120")
     assert not (run.path / ".publication").exists()
+
+
+def test_token_that_cannot_be_read(
+    server: Hub, run: records.RunDir, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Docker mounts a folder where the file to be mounted is missing, and a secret may be another user's."""
+    from huggingface_hub import constants
+
+    monkeypatch.delenv("HF_TOKEN")
+    (tmp_path / "secret").mkdir()
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "secret"))
+    said = rf"the token in {tmp_path}/secret cannot be read \(Is a directory\); make the file readable"
+    with pytest.raises(UserError, match=said):
+        hub.push(run.path, REPO)
+    with pytest.raises(UserError, match=said):
+        hub.pull(REPO, tmp_path / "pulled")

@@ -62,7 +62,9 @@ def push(run: Path, repo: str, *, private: bool = True, tag: str | None = None, 
     with hubnotes.alone(directory.path), hubnotes.noted(directory.path, repo) as note:
         # beside the run, where there is room for weights; /tmp may be memory
         with publication.scratch(directory.path) as folder:
-            made = publication.stage(directory, folder, repo, get_token(), checkpoint)
+            with explained(what):
+                token = get_token()
+            made = publication.stage(directory, folder, repo, token, checkpoint)
             note["checkpoint"] = made.checkpoint
             with explained(what):
                 patiently(what, lambda: _create(api, repo, private))

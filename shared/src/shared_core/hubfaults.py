@@ -124,10 +124,12 @@ def _asked_for(error: BaseException) -> float | None:
 
 def _advice(error: BaseException) -> str | None:
     """What happened and what to do about it, or None for an error that is none of the Hub's."""
-    from huggingface_hub import errors
+    from huggingface_hub import constants, errors
 
     chain = _chain(error)
     for link in chain:
+        if isinstance(link, OSError) and link.filename and str(link.filename) == constants.HF_TOKEN_PATH:
+            return f"the token in {link.filename} cannot be read ({link.strerror}); make the file readable for this user"
         if isinstance(link, errors.OfflineModeIsEnabled):
             return "not in the local cache, and HF_HUB_OFFLINE forbids to fetch it; unset it once"
         if isinstance(link, errors.GatedRepoError):

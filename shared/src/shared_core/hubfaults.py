@@ -129,7 +129,7 @@ def _advice(error: BaseException) -> str | None:
     chain = _chain(error)
     for link in chain:
         if isinstance(link, OSError) and link.filename and str(link.filename) == constants.HF_TOKEN_PATH:
-            return f"the token in {link.filename} cannot be read ({link.strerror}); make the file readable for this user"
+            return f"the token in {link.filename} cannot be read ({link.strerror}); make the file readable for you"
         if isinstance(link, errors.OfflineModeIsEnabled):
             return "not in the local cache, and HF_HUB_OFFLINE forbids to fetch it; unset it once"
         if isinstance(link, errors.GatedRepoError):

@@ -366,6 +366,8 @@ def test_compose_and_bake_files_validate(house: House) -> None:
     house.compose("--profile", "verbs", "config", "--quiet", COMPOSE_FILE="compose.yaml")
     services = house.compose("--profile", "verbs", "config", "--services").split()
     assert len(services) == 31
+    nodes = house.compose("--profile", "verbs", "config", override=":docker/compose.nodes.yaml")
+    assert nodes.count("network_mode: host") == len(FIVE)
     plan = run("docker", "buildx", "bake", "--file", "docker/bake.hcl", "--print", "all", cwd=house.clone)
     targets = json.loads(plan[plan.index("{") :])["target"]
     assert sorted(targets) == sorted(FIVE)

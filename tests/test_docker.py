@@ -126,6 +126,12 @@ def test_cpu_override_takes_the_gpu_out_of_every_service_that_reserves_one() -> 
     assert _services(DOCKER / "compose.cpu.yaml") == {name: {"deploy": "reset"} for name in reserving}
 
 
+def test_training_on_several_machines_uses_their_network() -> None:
+    assert _services(DOCKER / "compose.nodes.yaml") == {
+        f"{short}-train": {"network_mode": "host"} for short in FIVE.values()
+    }
+
+
 def test_launcher_ends_before_compose_loses_patience() -> None:
     [grace] = re.findall(r"stop_grace_period: (\d+)m", (ROOT / "compose.yaml").read_text())
     [shutdown] = re.findall(r"TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-(\d+)", (DOCKER / "entrypoint.sh").read_text())

@@ -44,7 +44,7 @@ train NAME *FLAGS: (known NAME)
 shell NAME="pair-compare-stacking": (known NAME)
     @'{{ just_executable() }}' compose run --rm --entrypoint bash "$('{{ just_executable() }}' service '{{ NAME }}')"
 
-# Publishes a run on the Hub, from its image: just push pair-compare-stacking demo OWNER/NAME
+# Publishes a run on the Hub, from its image: just push pair-compare-stacking demo [OWNER/NAME]
 [group('containers')]
 [no-exit-message]
 push NAME RUN *FLAGS: (known NAME)

@@ -348,7 +348,7 @@ def test_verbs_can_be_called_from_code(toy: Any) -> None:
         (["plan", "--sample"], "--sample: no such flag"),
         (["prepare", "--limit", "0"], "--limit: must be greater than or equal to 1 (or null), not '0'"),
         (["prepare", "--limt", "0"], "--limt: no such flag (did you mean --limit?)"),
-        (["push"], "--repo: is required (OWNER/NAME on the Hub)"),
+        (["pull"], "--repo: is required (OWNER/NAME on the Hub"),
         (["push", "a/b", "c"], "c: unexpected argument"),
         (["push", "a/b", "--private", "--tag"], "--tag: needs a value (text|null)"),
         (["list", "[a"], "NAMES: cannot read '[a' as text,..."),

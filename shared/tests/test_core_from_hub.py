@@ -166,6 +166,17 @@ def test_weights_are_loaded_strictly(
     assert json.loads((HOME / "fine" / "status.json").read_text())["state"] == "failed"
 
 
+def test_push_without_a_name_goes_to_ones_own(
+    server: Hub, published: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert APP.main(["push", "--run", "mine"]) == 0
+    assert "/ada/toy-package-mine/tree/step-" in capsys.readouterr().out
+    monkeypatch.setenv("HF_TOKEN", "another")
+    assert "push without OWNER/NAME: no such repository, or no access" in line_of(capsys, "push", "--run", "mine")
+    monkeypatch.delenv("HF_TOKEN")
+    assert "there is no token that says who you are; run `hf auth login`" in line_of(capsys, "push", "--run", "mine")
+
+
 def test_which_run_is_said_once(server: Hub, published: Path, capsys: pytest.CaptureFixture[str]) -> None:
     server.requests.clear()
     assert "give one of them" in line_of(capsys, "evaluate", "--from-hub", REPO, "--run", "mine")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from shared_core import files, hubnotes, progress
 from shared_core.errors import UserError
-from shared_core.hubfaults import explained, limit_silence, patiently
+from shared_core.hubfaults import LOGIN, explained, limit_silence, patiently
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -74,6 +74,21 @@ def push(run: Path, repo: str, *, private: bool = True, tag: str | None = None, 
                 tag = patiently(what, lambda: _tag(api, repo, uploaded, tag, f"step-{made.step}"))
         note.update(state="pushed", commit=uploaded, tag=tag)
     return f"{api.endpoint}/{repo}/tree/{tag}"
+
+
+def own(name: str) -> str:
+    """YOU/`name`, where YOU is whose token is used.
+
+    Raises:
+        UserError: there is no token, or the Hub does not know it or cannot be reached.
+    """
+    from huggingface_hub import get_token
+
+    what = "push without OWNER/NAME"
+    with explained(what):
+        if get_token() is None:
+            raise UserError(f"{what}: there is no token that says who you are; {LOGIN}")
+        return f"{patiently(what, _client().whoami)['name']}/{name}"
 
 
 def pull(repo: str, folder: Path, revision: str | None = None) -> Path:

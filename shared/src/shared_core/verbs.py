@@ -53,7 +53,9 @@ class PlanOptions(Section):
 class PushOptions(Section):
     """Where a run goes on the Hub."""
 
-    repo: str = Field(description="OWNER/NAME on the Hub", json_schema_extra={"positional": True})
+    repo: str | None = Field(
+        None, description="OWNER/NAME on the Hub; default: YOU/PACKAGE-RUN", json_schema_extra={"positional": True}
+    )
     run: str | None = Field(None, description=runs.WHICH_RUN)
     private: bool = Field(True, description="create the repository as a private one")
     tag: str | None = Field(None, description="tag of this version; default: step-N")
@@ -216,8 +218,8 @@ def push(app: App, config: RunConfig, options: PushOptions) -> None:
     from shared_core import hub
 
     run = runs.locate(app, config, name=options.run)
-    address = hub.push(run.path, options.repo, private=options.private, tag=options.tag, checkpoint=options.checkpoint)
-    print(address)
+    repo = options.repo or hub.own(f"{app.package}-{run.name}")
+    print(hub.push(run.path, repo, private=options.private, tag=options.tag, checkpoint=options.checkpoint))
 
 
 def pull(app: App, config: RunConfig, options: PullOptions) -> None:

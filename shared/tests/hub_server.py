@@ -27,7 +27,7 @@ from urllib.parse import unquote, urlsplit
 
 TOKEN = "hf_loopback"
 USER = "ada"
-Cut = Literal["request", "answer", "whole answer", "silence"]
+Cut = Literal["request", "answer", "last byte", "whole answer", "silence"]
 _LFS_SUFFIXES = (".safetensors", ".png", ".parquet")
 
 
@@ -95,8 +95,11 @@ class Hub:
         self.faults.append(Fault(pattern, times, status, headers))
 
     def cut(self, pattern: str, where: Cut, times: int = 1) -> None:
-        """Close the connections of the next matching requests in the middle of the request or the answer, or after the
-        request was carried out but before it is answered, or not at all: silence, until `released` is set."""
+        """Break the connections of the next matching requests.
+
+        request, answer: closed in the middle of it; last byte: the answer lacks it, and says so nowhere; whole answer:
+        what was asked is done, and closed before the answer; silence: nothing, until `released` is set.
+        """
         self.faults.append(Fault(pattern, times, cut=where))
 
     def count(self, pattern: str) -> int:
@@ -203,6 +206,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = data if isinstance(data, bytes) else json.dumps(data).encode()
         if self.cut == "whole answer":
             return self._close()
+        body = body[:-1] if self.cut == "last byte" else body
         self.send_response(status)
         for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
             self.send_header(name, value)

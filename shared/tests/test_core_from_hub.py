@@ -112,6 +112,19 @@ def test_what_is_there_is_not_fetched_again_and_serves_offline(
     assert server.requests == []
 
 
+def test_branch_may_move_while_a_command_runs(
+    server: Hub, published: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is looked up once: settings and weights are of one version."""
+    looked: list[str] = []
+    commit = hub.commit
+    monkeypatch.setattr(hub, "commit", lambda *a, **more: looked.append(a[0]) or commit(*a, **more))
+    assert APP.main(["predict", "--from-hub", REPO]) == 0
+    looked.clear()
+    assert APP.main(["predict", "--from-hub", REPO]) == 0
+    assert looked == [REPO]
+
+
 def test_versions_and_runs_of_one_name_lie_beside_each_other(server: Hub, published: Path) -> None:
     (HOME / "digits").mkdir()
     (HOME / "digits" / "status.json").write_text("{}")  # somebody's own run

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -167,6 +170,39 @@ def test_pull_that_failed_leaves_nothing_and_succeeds_when_repeated(
     assert (hub.pull(REPO, tmp_path / "pulled") / "model.safetensors").read_bytes() == weights_on(server)
 
 
+def test_file_that_comes_short_is_fetched_again(server: Hub, run: records.RunDir, tmp_path: Path) -> None:
+    hub.push(run.path, REPO)
+    server.cut(r"GET /cdn/", "last byte", times=2)
+    folder = hub.pull(REPO, tmp_path / "pulled")
+    assert (folder / "model.safetensors").read_bytes() == weights_on(server)
+    other = server.commit(server.repo(REPO), {**server.repo(REPO).files(), "figures/new.png": b"\x89PNG new"})
+    server.cut(r"GET /cdn/", "last byte", times=10_000)
+    with pytest.raises(UserError, match="a file came incomplete; repeat the command"):
+        hub.pull(REPO, tmp_path / "other", other)
+
+
+def test_full_cache_is_one_line(
+    server: Hub, run: records.RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import HfApi
+
+    def full(*args: object, **more: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "cache/blobs/x")
+
+    hub.push(run.path, REPO)
+    monkeypatch.setattr(HfApi, "snapshot_download", full)
+    with pytest.raises(UserError, match="cache/blobs/x: no space left on device; make room") as caught:
+        hub.pull(REPO, tmp_path / "pulled")
+    assert "\n" not in str(caught.value)
+
+
+def test_what_a_killed_push_left_is_not_published(server: Hub, run: records.RunDir) -> None:
+    (run.path / ".publication" / "figures").mkdir(parents=True)
+    (run.path / ".publication" / "figures" / "old.png").write_bytes(b"\x89PNG old")
+    hub.push(run.path, REPO)
+    assert "figures/old.png" not in server.repo(REPO).files()
+
+
 def test_one_bad_answer_does_not_turn_back_the_time(server: Hub) -> None:
     """The client would take the commit that it knows from before."""
     server.add("bob/net", {"a": b"1"})
@@ -182,10 +218,13 @@ def test_hub_that_is_silent_is_left_in_the_end(
     monkeypatch.setattr(hubfaults, "SILENCE", 0.2)
     monkeypatch.setattr(hubfaults, "_limited", False)
     server.cut(r"POST /api/repos/create", "silence", times=10_000)
+    answers_at_last = threading.Timer(30.0, server.released.set)  # so that nothing hangs if nobody loses patience
+    answers_at_last.start()
     try:
         with pytest.raises(UserError, match="cannot be reached"):
             hub.push(run.path, REPO)
     finally:
+        answers_at_last.cancel()
         monkeypatch.setattr(hubfaults, "SILENCE", 120.0)
         monkeypatch.setattr(hubfaults, "_limited", False)
         hubfaults.limit_silence()

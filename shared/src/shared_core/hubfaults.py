@@ -8,6 +8,8 @@ answer). `patiently` goes around whole operations that may be repeated, so that 
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -98,6 +100,11 @@ def _is_connection(link: BaseException) -> bool:
     return type(link).__module__.split(".")[0].startswith(("httpx", "httpcore"))
 
 
+def _is_incomplete(link: BaseException) -> bool:
+    """Whether the client found a file shorter than announced; it has no class for that."""
+    return isinstance(link, OSError) and str(link).startswith("Consistency check failed")
+
+
 def _may_pass(error: BaseException) -> bool:
     from huggingface_hub import errors
 
@@ -106,6 +113,8 @@ def _may_pass(error: BaseException) -> bool:
             return False
         if isinstance(link, errors.HfHubHTTPError):
             return link.response.status_code in _PASSING
+        if _is_incomplete(link):
+            return True
         if _is_connection(link):
             return type(link).__name__ != "ProxyError"
     return False
@@ -144,6 +153,11 @@ def _advice(error: BaseException) -> str | None:
             return "the answer is not that of a Hub; check HF_ENDPOINT and the proxy"
         if isinstance(link, errors.HFValidationError):
             return f"{str(link).splitlines()[0]}; write OWNER/NAME"
+        if _is_incomplete(link):
+            return "a file came incomplete; repeat the command"
+        if isinstance(link, OSError) and link.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            where = link.filename or "the cache below HF_HOME"
+            return f"{where}: {os.strerror(link.errno).lower()}; make room there, or choose another place with HF_HOME"
         if type(link).__module__.split(".")[0] == "hf_xet" or "xet-write-token" in str(link):
             return (
                 "its storage for large files (xet) cannot be used; repeat the command, or set HF_HUB_DISABLE_XET=1 "

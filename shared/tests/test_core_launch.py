@@ -50,6 +50,9 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"on": "slurm", "scheduler": ("time=3",)}, "--timeout"),
     ({"on": "slurm", "secret": "hf_abc"}, "--secret"),
     ({"on": "slurm", "image": "a b"}, "--image"),
+    ({"on": "slurm", "image": "toy:1", "runs": Path("/elsewhere")}, "paths.runs"),
+    ({"on": "slurm", "image": "toy:1", "config_file": Path("../mine.yaml")}, "--config"),
+    ({"on": "slurm", "runs": Path("my runs")}, "paths.runs"),
     ({"on": "slurm", "volume": "data"}, "--volume"),
     ({"on": "kubernetes", "volume": "My_Data"}, "--volume"),
     ({"on": "kubernetes", "namespace": "a/b"}, "--namespace"),
@@ -74,7 +77,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 
 
 def plan(**settings: Any) -> LaunchPlan:
-    about = {name: settings.pop(name) for name in ("verb", "resume", "runs", "data") if name in settings}
+    about = {name: settings.pop(name) for name in ("verb", "resume", "runs", "data", "config_file") if name in settings}
     return make(Options(**settings), replace(INNER, **about))
 
 
@@ -119,6 +122,15 @@ def test_budget_bounds_the_worst_case(budget: float, price: float, gpus: int, co
     assert made.worst_case is not None
     assert made.worst_case <= budget * (1 + 1e-9)
     assert plan(**settings, timeout="4m", budget=budget, price_per_hour=price).timeout == 240
+
+
+@pytest.mark.parametrize(
+    ("place", "attempts"), [(["local"], 1), (["slurm"], 4), (["modal", "--gpu", "T4"], 4), (["kubernetes"], 1)]
+)
+def test_worst_case_counts_every_attempt(place: list[str], attempts: int, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--gpus", "2", "--timeout", "90m", "--price-per-hour", "3"]
+    assert toy.APP.run(["launch", "--dry-run", "--on", *place, *words]) == 0
+    assert f"worst case: {9.0 * attempts:.2f} = " in capsys.readouterr().err
 
 
 def dry_run(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -246,34 +258,54 @@ def test_watch_starts_again_while_it_makes_sense(tmp_path: Path) -> None:
     assert attempts("exit 75", 0) == (1, 75)
 
 
-TRAPPING = "trap 'echo term >> {file}; sleep 0.3; exit 75' TERM; echo ready >> {file}; while :; do sleep 0.05; done"
+TRAPPING = """
+import os, signal, sys, time
+told = []
+def note(*_):
+    told.append(1)
+    print("term", file=open(sys.argv[1], "a"))
+signal.signal(signal.SIGTERM, note), signal.signal(signal.SIGINT, note)
+print("started", flush=True)
+print(os.getpgrp(), "ready", file=open(sys.argv[1], "a"))
+while not told:
+    time.sleep(0.02)
+end = time.monotonic() + 0.5
+while time.monotonic() < end:
+    time.sleep(0.02)
+sys.exit(75)
+"""
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, None], ids=["signal", "time"])
-def test_stop_reaches_the_run_once_and_ends_the_repeating(tmp_path: Path, number: int | None) -> None:
+@pytest.mark.parametrize("by", ["signal", "terminal", "time"])
+def test_stop_reaches_the_run_once_and_ends_the_repeating(by: str, tmp_path: Path) -> None:
     file = tmp_path / "told"
     file.write_text("")
-    limits = ["--restarts", "5", *([] if number else ["--seconds", "2"])]
+    limits = ["--restarts", "5", *(["--seconds", "2"] if by == "time" else [])]
     words = ["-m", "shared_core.launch.watch", "--run", str(tmp_path / "run"), *limits]
-    process = subprocess.Popen([sys.executable, *words, "--", "bash", "-c", TRAPPING.format(file=file)])
+    command = [sys.executable, *words, "--", sys.executable, "-c", TRAPPING, str(file)]
+    process = subprocess.Popen(command, start_new_session=True)
     while "ready" not in file.read_text():
         assert process.poll() is None
         time.sleep(0.02)
-    if number:
-        process.send_signal(number)
+    if by == "signal":
+        process.send_signal(signal.SIGTERM)
+    elif by == "terminal":  # Ctrl-C goes to everything in the foreground
+        os.killpg(process.pid, signal.SIGINT)
     assert process.wait(timeout=60) == 75
-    assert file.read_text().split() == ["ready", "term"]
+    group, *told = file.read_text().split()
+    assert told == ["ready", "term"]
+    assert int(group) != process.pid, "Ctrl-C would reach it twice, and end it without a checkpoint"
 
 
 def test_detached_run_says_how_to_stop_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made = plan(on="local", detach=True, runs=tmp_path)
     file = tmp_path / "told"
     file.write_text("")
-    assert local.start(made, ["bash", "-c", "echo $0; " + TRAPPING.format(file=file)]) == 0
+    assert local.start(made, [sys.executable, "-c", TRAPPING, str(file)]) == 0
     said = capsys.readouterr().out
     log = tmp_path / "toy-package" / "default.launch.log"
     assert str(log) in said
-    assert log.read_text() == "bash\n"
+    assert log.read_text() == "started\n"
     pid = int(said.split("kill -TERM ")[1])
     assert os.getsid(pid) == pid, "it would go with the terminal"
     os.kill(pid, signal.SIGTERM)

@@ -184,13 +184,13 @@ def test_package_that_is_not_there() -> None:
         modal_image.dockerfile(ROOT, "none-such")
 
 
-def in_container(tmp_path: Path, script: str, commits: list[float]) -> int:
+def in_container(tmp_path: Path, script: str, commits: list[float], seconds: int = 60) -> int:
     """Runs a module of that text where the run would run."""
     (tmp_path / "job.py").write_text(script)
     run = Path("runs/toy-package/default")
     (tmp_path / run / "checkpoints").mkdir(parents=True, exist_ok=True)
     (tmp_path / run / "config.yaml").write_text("name: default\n")
-    return modal_run.start(["train"], "job", run, 1, {}, lambda: commits.append(time.monotonic()), tmp_path)
+    return modal_run.start(["train"], "job", run, 1, {}, seconds, lambda: commits.append(time.monotonic()), tmp_path)
 
 
 @pytest.fixture
@@ -199,6 +199,14 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 LATEST = "open('runs/toy-package/default/checkpoints/latest', 'w').write"
+
+
+WAITING = (
+    "import signal, sys, time\n"
+    f"def save(*_):\n    {LATEST}('last'); sys.exit(75)\n"
+    "signal.signal(signal.SIGTERM, save)\n"
+    f"{LATEST}('first')\nwhile True:\n    time.sleep(0.05)\n"
+)
 
 
 def test_every_checkpoint_is_committed(tmp_path: Path, often: None) -> None:
@@ -217,14 +225,15 @@ def test_interrupted_run_is_worth_another_attempt_and_a_mistaken_one_is_not(tmp_
     assert len(commits) == 3, "what there is, is kept in any case"
 
 
+def test_attempt_is_stopped_with_a_checkpoint_before_modal_stops_it(tmp_path: Path, often: None) -> None:
+    commits: list[float] = []
+    with pytest.raises(modal_run.InterruptedRunError, match="preempted"):
+        in_container(tmp_path, WAITING, commits, seconds=1)
+    assert (tmp_path / "runs/toy-package/default/checkpoints/latest").read_text() == "last"
+
+
 def test_container_that_is_taken_away_leaves_a_checkpoint(tmp_path: Path, often: None) -> None:
     """Modal interrupts the function: the run is asked for a checkpoint, once, and that is committed."""
-    script = (
-        "import signal, sys, time\n"
-        f"def save(*_):\n    {LATEST}('last'); sys.exit(75)\n"
-        "signal.signal(signal.SIGTERM, save)\n"
-        f"{LATEST}('first')\nwhile True:\n    time.sleep(0.05)\n"
-    )
     seen: list[str] = []
     latest = tmp_path / "runs/toy-package/default/checkpoints/latest"
 
@@ -233,10 +242,10 @@ def test_container_that_is_taken_away_leaves_a_checkpoint(tmp_path: Path, often:
         if seen == ["first"]:
             raise KeyboardInterrupt
 
-    (tmp_path / "job.py").write_text(script)
+    (tmp_path / "job.py").write_text(WAITING)
     latest.parent.mkdir(parents=True)
     with pytest.raises(KeyboardInterrupt):
-        modal_run.start(["train"], "job", Path("runs/toy-package/default"), 1, {}, commit, tmp_path)
+        modal_run.start(["train"], "job", Path("runs/toy-package/default"), 1, {}, 60, commit, tmp_path)
     assert seen == ["first", "last"]
 
 
@@ -244,7 +253,7 @@ def test_configuration_file_arrives(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(modal_run, "CONFIG", tmp_path / "there")
     (tmp_path / "job.py").write_text("")
     run = Path("runs/toy-package/default")
-    assert modal_run.start([], "job", run, 1, {"../mine.yaml": "seed: 1\n"}, lambda: None, tmp_path) == 0
+    assert modal_run.start([], "job", run, 1, {"../mine.yaml": "seed: 1\n"}, 60, lambda: None, tmp_path) == 0
     assert (tmp_path / "there" / "mine.yaml").read_text() == "seed: 1\n"
 
 

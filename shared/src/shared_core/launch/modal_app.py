@@ -12,9 +12,11 @@ needed there, but the function must have as many secrets as it was built with.
 from __future__ import annotations
 
 import argparse
+import atexit
 import inspect
 import os
 import shlex
+import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -28,7 +30,7 @@ from shared_core.launch import modal_image, modal_run
 from shared_core.launch.modal_call import APP as MODULE
 from shared_core.launch.modal_call import app_name
 from shared_core.launch.options import mebibytes, seconds
-from shared_core.launch.plan import VOLUME, WORKSPACE, Inner, LaunchPlan, modal_gpu, read_config
+from shared_core.launch.plan import GRACE, VOLUME, WORKSPACE, Inner, LaunchPlan, modal_gpu, read_config
 
 Gpu = Literal[
     "none", "T4", "L4", "A10", "A10G", "L40S", "A100", "A100-40GB", "A100-80GB", "RTX-PRO-6000",
@@ -63,9 +65,11 @@ def train(
     words = inner.words(modal_run.CONFIG / file.name if file else None)
     run = str(inner.runs / inner.package / inner.name)
     config = {file.name: read_config(file)} if file else {}
+    seconds = PLAN.timeout or 0
+    seconds -= min(GRACE, seconds // 2)
     if wait:
-        raise SystemExit(in_container.remote(words, inner.module, run, PLAN.processes, config))
-    call = in_container.spawn(words, inner.module, run, PLAN.processes, config)
+        raise SystemExit(in_container.remote(words, inner.module, run, PLAN.processes, config, seconds))
+    call = in_container.spawn(words, inner.module, run, PLAN.processes, config, seconds)
     print(f"left running as {call.object_id}")
 
 
@@ -135,7 +139,9 @@ def build_image(plan: LaunchPlan) -> modal.Image:
     if plan.image:
         return modal.Image.from_registry(plan.image).dockerfile_commands(["USER root", "ENTRYPOINT []"])
     root = modal_image.repository()
-    file = Path(tempfile.mkdtemp(prefix="launch-")) / "Dockerfile"
+    folder = tempfile.mkdtemp(prefix="launch-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    file = Path(folder) / "Dockerfile"
     file.write_text(modal_image.dockerfile(root, plan.inner.package))
     arguments = {"PACKAGE": plan.inner.package, "REVISION": modal_image.revision(root)}
     return modal.Image.from_dockerfile(
@@ -171,9 +177,9 @@ app = modal.App(app_name(PLAN.inner.package) if PLAN else "training", include_so
     env={_SECRET: SECRET},
     max_containers=1,
 )
-def in_container(words: list[str], module: str, run: str, processes: int, config: dict[str, str]) -> int:
+def in_container(words: list[str], module: str, run: str, processes: int, config: dict[str, str], seconds: int) -> int:
     """The run itself; its exit status. Raises `modal_run.InterruptedRunError`, upon which Modal starts it again."""
-    return modal_run.start(words, module, Path(run), processes, config, STORE.commit)
+    return modal_run.start(words, module, Path(run), processes, config, seconds, STORE.commit)
 
 
 train = app.local_entrypoint()(train)

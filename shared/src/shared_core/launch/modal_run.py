@@ -27,10 +27,13 @@ def start(
     run: Path,
     processes: int,
     config: dict[str, str],
+    seconds: int,
     commit: Callable[[], object],
     folder: Path = Path(WORKSPACE),
 ) -> int:
     """Run `words` of a module in `folder`, and commit whenever `latest` of the run `run` (NAME, NAME-2 ...) moves.
+
+    After `seconds` the run is asked for a checkpoint, before Modal ends the attempt without asking.
 
     Returns the exit status of a run that there is no use in repeating, good or bad.
 
@@ -45,7 +48,7 @@ def start(
     # a session of its own: it gets one SIGTERM from here, and no signal that is meant for Modal's own program
     process = subprocess.Popen(command, cwd=folder, env={**os.environ, **SHUTDOWN}, start_new_session=True)
     try:
-        status = _wait(process, folder / run, commit)
+        status = _wait(process, folder / run, time.monotonic() + seconds, commit)
     finally:
         if process.poll() is None:  # the container is being taken away
             process.terminate()
@@ -60,12 +63,15 @@ def start(
     return status if status >= 0 else 128 - status
 
 
-def _wait(process: subprocess.Popen[bytes], run: Path, commit: Callable[[], object]) -> int:
-    seen = _pointers(run)
+def _wait(process: subprocess.Popen[bytes], run: Path, until: float, commit: Callable[[], object]) -> int:
+    seen, is_asked = _pointers(run), False
     while True:
         try:
             return process.wait(timeout=_EVERY)
         except subprocess.TimeoutExpired:
+            if time.monotonic() > until and not is_asked:
+                process.terminate()
+                is_asked = True
             now = _pointers(run)
             if now != seen:
                 commit()

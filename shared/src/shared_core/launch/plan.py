@@ -164,6 +164,13 @@ class LaunchPlan:
                 yield f"--scheduler: {option!r}; write sbatch's options without the dashes, such as partition=gpu"
             elif name in _OWN_OF_SLURM:
                 yield f"--scheduler {name}: say it with {_OWN_OF_SLURM[name]}"
+        if re.search(r"\s", str(self.inner.runs)):
+            yield f"paths.runs: {str(self.inner.runs)!r} has a space, which SLURM's directives cannot have"
+        if self.image is not None:
+            yield from self._paths_in_workspace()
+            file = self.inner.config_file
+            if file and (file.is_absolute() or ".." in file.parts):
+                yield f"--config: {file} is not in this folder, which is all that the container sees"
         yield from self._no_token("--secret PATH names a file that only you can read")
 
     def _kubernetes_problems(self) -> Iterator[str]:
@@ -202,7 +209,7 @@ class LaunchPlan:
         for key, path in (("paths.data", self.inner.data), ("paths.runs", self.inner.runs)):
             inside = PurePosixPath(path).is_relative_to(WORKSPACE) or not PurePosixPath(path).is_absolute()
             if not inside or ".." in path.parts:
-                yield f"{key}: {path} is not in the volume, which is mounted at {WORKSPACE}; give a relative path"
+                yield f"{key}: {path} is not in {WORKSPACE}, all that outlives the container; give a relative path"
 
     def _no_token(self, instead: str) -> Iterator[str]:
         if self.secret is not None and self.secret.startswith("hf_"):

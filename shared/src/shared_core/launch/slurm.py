@@ -8,6 +8,7 @@ stand-ins for sbatch, srun and scontrol that run everything on one machine, not 
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -72,7 +73,7 @@ def _body(plan: LaunchPlan) -> list[str]:
     python = "python" if plan.image else shlex.quote(plan.python)
     exports = [f"export {name}={value}" for name, value in plan.environment.items()]
     if plan.secret:
-        exports.append(f"export HF_TOKEN_PATH={shlex.quote(plan.secret)}")
+        exports.append(f"export HF_TOKEN_PATH={shlex.quote(os.path.abspath(os.path.expanduser(plan.secret)))}")
     if plan.nodes > 1:
         exports += [
             'MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
@@ -125,8 +126,9 @@ def _container(plan: LaunchPlan) -> str:
     """Options of pyxis, SLURM's plugin for images: this folder is the image's working folder."""
     if not plan.image:
         return ""
-    image = shlex.quote(plan.image)
-    return f'--container-image={image} --container-mounts="$PWD:{WORKSPACE}" --container-workdir={WORKSPACE} '
+    token = ',"$HF_TOKEN_PATH:$HF_TOKEN_PATH"' if plan.secret else ""
+    mounts = f'"$PWD:{WORKSPACE}"{token}'
+    return f"--container-image={shlex.quote(plan.image)} --container-mounts={mounts} --container-workdir={WORKSPACE} "
 
 
 def _clock(number: int) -> str:

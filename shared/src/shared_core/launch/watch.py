@@ -23,6 +23,7 @@ class Watch:
         self.command, self.run, self.restarts = command, run, restarts
         self.until = time.monotonic() + seconds if seconds else None
         self.told_to_stop = False
+        self.has_passed_it_on = False
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> int:
@@ -44,7 +45,7 @@ class Watch:
     def _attempt(self) -> int:
         # a session of its own: Ctrl-C reaches it through us alone, for a second signal would cut its checkpoint short
         self.process = subprocess.Popen(self.command, start_new_session=True)
-        if self.told_to_stop:  # while there was no process
+        if self.told_to_stop and not self.has_passed_it_on:  # while there was no process
             self.process.terminate()
         try:
             return self.process.wait(None if self.until is None else max(0.0, self.until - time.monotonic()))
@@ -57,6 +58,7 @@ class Watch:
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self.told_to_stop = True
         if self.process is not None and self.process.returncode is None:
+            self.has_passed_it_on = True
             self.process.send_signal(number)
 
 

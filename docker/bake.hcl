@@ -13,9 +13,7 @@ variable "REVISION" { default = "unknown" }
 variable "SOURCE" { default = "unknown" }
 
 group "default" { targets = ["all"] }
-group "all" {
-  targets = ["timeseries-dualmodal", "retina-diffusion", "pair-compare-stacking", "mabe-behavior", "multimodal-fusion"]
-}
+group "all" { targets = ["package"] }
 
 target "_common" {
   context    = "."
@@ -34,32 +32,10 @@ target "_common" {
   }
 }
 
-target "timeseries-dualmodal" {
+target "package" {
+  name     = package
+  matrix   = { package = ["timeseries-dualmodal", "retina-diffusion", "pair-compare-stacking", "mabe-behavior", "multimodal-fusion"] }
   inherits = ["_common"]
-  args     = { PACKAGE = "timeseries-dualmodal" }
-  tags     = ["${PREFIX}timeseries-dualmodal:${TAG}"]
-}
-
-target "retina-diffusion" {
-  inherits = ["_common"]
-  args     = { PACKAGE = "retina-diffusion" }
-  tags     = ["${PREFIX}retina-diffusion:${TAG}"]
-}
-
-target "pair-compare-stacking" {
-  inherits = ["_common"]
-  args     = { PACKAGE = "pair-compare-stacking" }
-  tags     = ["${PREFIX}pair-compare-stacking:${TAG}"]
-}
-
-target "mabe-behavior" {
-  inherits = ["_common"]
-  args     = { PACKAGE = "mabe-behavior" }
-  tags     = ["${PREFIX}mabe-behavior:${TAG}"]
-}
-
-target "multimodal-fusion" {
-  inherits = ["_common"]
-  args     = { PACKAGE = "multimodal-fusion" }
-  tags     = ["${PREFIX}multimodal-fusion:${TAG}"]
+  args     = { PACKAGE = package }
+  tags     = ["${PREFIX}${package}:${TAG}"]
 }

@@ -106,7 +106,7 @@ def test_one_push_at_a_time_of_checkpoints_that_stay(
         offered.append(saved(step))
         publisher.offer(offered[-1])
     assert publisher._process is owner
-    with pytest.raises(UserError, match=f"is being published by process {owner.pid}; wait"):
+    with pytest.raises(UserError, match=f"is being published by process {owner.pid} on .*; wait"):
         hub.push(run.path, REPO)  # not by another command either
     for step in (124, 125, 126):
         saved(step)

@@ -8,19 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from shared_core import files
+from shared_core import files, locks
 from shared_core.errors import UserError
-
-try:
-    import fcntl
-except ImportError:  # Windows has no POSIX locks; two pushes of a run at once are then not prevented
-    fcntl = None  # type: ignore[assignment]
 
 
 @contextlib.contextmanager
@@ -61,27 +55,14 @@ def last(run: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def alone(run: Path) -> Iterator[None]:
-    """One process at a time publishes a run. The kernel drops the lock when its owner dies, however it dies.
+    """One process at a time publishes a run.
 
     Raises:
         UserError: another process is publishing it, or the folder cannot be written.
     """
-    path = run / ".publishing"
-    try:
-        lock = path.open("a+", encoding="utf-8")
-    except OSError as error:
-        raise files.explain(error, path) from error
-    with lock:
-        if fcntl is not None:
-            try:
-                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except (BlockingIOError, PermissionError):
-                lock.seek(0)
-                owner = lock.read().strip() or "another process"
-                raise UserError(f"{run}: is being published by {owner}; wait for it, then repeat the command") from None
-            except OSError:
-                pass  # a file system without locks: go on unguarded
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()}")
-        lock.flush()
+
+    def busy(owner: str) -> str:
+        return f"{run}: is being published by {owner}; wait for it, then repeat the command"
+
+    with locks.take(run / ".publishing", busy):
         yield

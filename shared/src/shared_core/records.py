@@ -20,14 +20,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from shared_core import files, progress, trackers, yamlfile
+from shared_core import files, locks, progress, trackers, yamlfile
 from shared_core.errors import UserError
 from shared_core.settings import Logging
-
-try:
-    import fcntl
-except ImportError:  # Windows has no POSIX locks; runs are then not guarded against a second writer
-    fcntl = None  # type: ignore[assignment]
 
 State = Literal["running", "preempted", "finished", "failed"]
 WARNING = "WARNING"  # marks a warning in train.log; reports collect these lines
@@ -116,37 +111,17 @@ class RunDir:
             self.path.mkdir(parents=True, exist_ok=True)
             for folder in self._folders():
                 folder.mkdir(exist_ok=True)
-            self._take_lock()
+            self._lock = locks.take(self.path / ".lock", self._written_by)
         except OSError as error:
             raise files.explain(error, self.path) from error
         if not self.read_status():
             self.status("running")  # a new run; one that goes on is marked once its checkpoint fits
 
+    def _written_by(self, owner: str) -> str:
+        return f"{self.path}: being written by {owner}; wait for it or choose another --name"
+
     def _folders(self) -> tuple[Path, ...]:
         return self.checkpoints, self.figures, self.predictions, self.evaluation
-
-    def _take_lock(self) -> None:
-        """Refuse to write a run that another living process writes.
-
-        The kernel drops the lock when its owner dies, however it dies. POSIX record locks are used because forked
-        data-loader workers do not inherit them: an orphaned worker cannot keep a killed run locked.
-        """
-        lock = (self.path / ".lock").open("a+", encoding="utf-8")
-        if fcntl is not None:
-            try:
-                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except (BlockingIOError, PermissionError):
-                lock.seek(0)
-                owner = lock.read().strip() or "another process"
-                lock.close()
-                message = f"{self.path}: being written by {owner}; wait for it or choose another --name"
-                raise UserError(message) from None
-            except OSError:
-                pass  # a file system without locks: go on unguarded
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-        lock.flush()
-        self._lock = lock
 
     def _remove_empty(self) -> None:
         self.close()

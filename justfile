@@ -19,42 +19,43 @@ default:
 # Runs a package's demo on real data: prepare, train, evaluate, predict, report
 [group('run')]
 demo NAME="pair-compare-stacking" *FLAGS: (known NAME) install
-    @shift; '{{ python }}' -m "$(tr - _ <<<'{{ NAME }}')" demo "$@"
+    @module=${1//-/_}; shift; '{{ python }}' -m "$module" demo "$@"
 
 # Runs any verb of a package: just run pair-compare-stacking train --config fast
 [group('run')]
 run NAME VERB *FLAGS: (known NAME) install
-    @shift; '{{ python }}' -m "$(tr - _ <<<'{{ NAME }}')" "$@"
+    @module=${1//-/_}; shift; '{{ python }}' -m "$module" "$@"
 
 # Builds a package's image, or those of `all`: just build retina-diffusion
 [group('containers')]
 [no-exit-message]
-build NAME: (known if NAME == "all" { "pair-compare-stacking" } else { NAME })
-    @bash docker/build.sh '{{ NAME }}'
+build NAME:
+    @[ "$1" = all ] || '{{ just_executable() }}' known "$1"
+    @bash docker/build.sh "$1"
 
 # Trains in a package's image: just train pair-compare-stacking --config demo
 [group('containers')]
 [no-exit-message]
 train NAME *FLAGS: (known NAME)
-    @shift; '{{ just_executable() }}' compose run --rm "$('{{ just_executable() }}' service '{{ NAME }}')" train "$@"
+    @service=$('{{ just_executable() }}' service "$1"); shift; bash docker/compose.sh run --rm "$service" train "$@"
 
 # Opens a shell in a package's image, with its data and runs
 [group('containers')]
 [no-exit-message]
 shell NAME="pair-compare-stacking": (known NAME)
-    @'{{ just_executable() }}' compose run --rm --entrypoint bash "$('{{ just_executable() }}' service '{{ NAME }}')"
+    @bash docker/compose.sh run --rm --entrypoint bash "$('{{ just_executable() }}' service "$1")"
 
 # Publishes a run on the Hub, from its image: just push pair-compare-stacking demo [OWNER/NAME]
 [group('containers')]
 [no-exit-message]
 push NAME RUN *FLAGS: (known NAME)
-    @shift 2; '{{ just_executable() }}' compose run --rm "$('{{ just_executable() }}' service '{{ NAME }}')" push --run '{{ RUN }}' "$@"
+    @service=$('{{ just_executable() }}' service "$1"); run=$2; shift 2; bash docker/compose.sh run --rm "$service" push --run "$run" "$@"
 
 # Follows what the newest container of a package prints
 [group('containers')]
 [no-exit-message]
-logs NAME="pair-compare-stacking" *FLAGS: (known NAME) install
-    @shift $(( $# > 0 ? 1 : 0 )); '{{ python }}' -m shared_core.images logs '{{ NAME }}' "$@"
+logs NAME="pair-compare-stacking": (known NAME) install
+    @'{{ python }}' -m shared_core.images logs "$1"
 
 # Says what a container would miss here: engine, GPU runtime, driver, disk, memory, ports
 [group('containers')]
@@ -66,13 +67,13 @@ doctor: install
 [group('containers')]
 [no-exit-message]
 smoke NAME: (known NAME) install
-    @'{{ python }}' -m shared_core.images smoke '{{ NAME }}'
+    @'{{ python }}' -m shared_core.images smoke "$1"
 
 # Pushes a package's image, tagged with version and commit: just publish-image pair-compare-stacking registry.example.org/team
 [group('containers')]
 [no-exit-message]
 publish-image NAME REGISTRY: (known NAME) install
-    @'{{ python }}' -m shared_core.images publish '{{ NAME }}' '{{ REGISTRY }}'
+    @'{{ python }}' -m shared_core.images publish "$1" "$2"
 
 # `docker compose` with the CPU override where there is no NVIDIA GPU: just compose up tensorboard
 [group('containers')]
@@ -155,25 +156,25 @@ lock *FLAGS: install
     mv requirements.txt.new requirements.txt
     UV="${uv[*]}" bash docker/lock.sh
 
-# Removes the caches of the tools, and containers and images that are in nobody's use; data, runs and volumes stay
+# Removes the caches of the tools, containers that have ended and images without a name; data, runs and volumes stay
 [group('set up')]
 clean:
-    if docker info >/dev/null 2>&1; then bash docker/compose.sh down --remove-orphans; docker image prune --force --filter label=training.package; fi
+    if docker info >/dev/null 2>&1; then for what in container image; do docker $what prune --force --filter label=training.package; done; fi
     rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
     find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
 # the service of compose.yaml that a package is
 [private]
 service NAME:
-    @paste -d' ' <(tr ' ' '\n' <<<'{{ packages }}') <(tr ' ' '\n' <<<'{{ services }}') | sed -n 's/^{{ NAME }} //p'
+    @paste -d' ' <(tr ' ' '\n' <<<'{{ packages }}') <(tr ' ' '\n' <<<'{{ services }}') | sed -n "s/^$1 //p"
 
 [no-exit-message]
 [private]
 known NAME:
     #!/usr/bin/env bash
-    case ' {{ packages }} ' in
-        *" {{ NAME }} "*) ;;
-        *) echo "just: no package is called '{{ NAME }}'; the five are: {{ packages }}" >&2; exit 2 ;;
+    case " {{ packages }} " in
+        *" $1 "*) ;;
+        *) echo "just: no package is called '$1'; the five are: {{ packages }}" >&2; exit 2 ;;
     esac
-    [ -f 'packages/{{ NAME }}/pyproject.toml' ] ||
-        { echo "just: {{ NAME }} is planned and not here yet; here now: $(ls packages | xargs)" >&2; exit 2; }
+    [ -f "packages/$1/pyproject.toml" ] ||
+        { echo "just: $1 is planned and not here yet; here now: $(ls packages | xargs)" >&2; exit 2; }

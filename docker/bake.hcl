@@ -4,6 +4,9 @@ variable "BASE_IMAGE" { default = "" }
 variable "PIP_INDEX_URL" { default = "" }
 variable "PIP_EXTRA_INDEX_URL" { default = "" }
 variable "PIP_TRUSTED_HOST" { default = "" }
+variable "HTTP_PROXY" { default = "" }
+variable "HTTPS_PROXY" { default = "" }
+variable "NO_PROXY" { default = "" }
 variable "USER_ID" { default = "1000" }
 variable "TAG" { default = "latest" }
 # one word in front of the images' names, such as registry.example.org/team/
@@ -25,6 +28,9 @@ target "_common" {
     PIP_INDEX_URL       = PIP_INDEX_URL != "" ? PIP_INDEX_URL : null
     PIP_EXTRA_INDEX_URL = PIP_EXTRA_INDEX_URL != "" ? PIP_EXTRA_INDEX_URL : null
     PIP_TRUSTED_HOST    = PIP_TRUSTED_HOST != "" ? PIP_TRUSTED_HOST : null
+    HTTP_PROXY          = HTTP_PROXY != "" ? HTTP_PROXY : null
+    HTTPS_PROXY         = HTTPS_PROXY != "" ? HTTPS_PROXY : null
+    NO_PROXY            = NO_PROXY != "" ? NO_PROXY : null
     UID                 = USER_ID
     VERSION             = VERSION
     REVISION            = REVISION

@@ -85,18 +85,6 @@ def test_images_take_the_tested_pytorch() -> None:
     assert f"ARG TORCH_VERSION={pinned}\n" in (DOCKER / "Dockerfile").read_text()
 
 
-# what reaches the builder
-
-
-def test_context_is_an_allow_list() -> None:
-    first, *rest = [
-        line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")
-    ]
-    assert first == "*"
-    allowed = [line for line in rest if line.startswith("!")]
-    assert not [line for line in allowed if re.search(r"data|runs|\.env|\.git|secret|token", line)]
-
-
 def test_base_image_is_pinned_and_no_secret_is_an_argument() -> None:
     text = (DOCKER / "Dockerfile").read_text()
     assert re.search(r"FROM \$\{BASE_IMAGE:-nvidia/cuda:\d+\.\d+\.\d+-base-ubuntu24\.04\}", text)
@@ -173,6 +161,7 @@ def enter(tmp_path: Path) -> Any:
     for name in ("python", "accelerate", "nvidia-smi"):
         program = tmp_path / name
         said = 'for n in $(seq "$GPUS"); do echo "GPU $n: one"; done' if name == "nvidia-smi" else f'echo {name} "$@"'
+        said += '; [[ "$*" != *--mistake* ]] || { echo "error: --mistake: no such flag" >&2; exit 2; }'
         program.write_text(f"#!/usr/bin/env bash\n{said}\n")
         program.chmod(0o755)
 
@@ -221,11 +210,14 @@ def test_several_machines_are_launched(enter: Any) -> None:
     ("environment", "complaint"),
     [
         ({"NPROC": "two"}, "NPROC=two: give a whole number"),
-        ({"NPROC": "0"}, "NPROC=0: give a whole number, 1 or more"),
+        ({"NPROC": "0"}, "NPROC=0: give a whole number from 1 to 1024"),
         ({"NNODES": "-1"}, "NNODES=-1: give a whole number"),
         ({"NNODES": "2"}, "MASTER_ADDR: NNODES=2 needs the name or address of machine 0"),
         ({"NNODES": "2", "NODE_RANK": "2"}, "NODE_RANK=2: the machines are numbered from 0 to 1"),
-        ({"NPROC": "2", "TOPOLOGY": "ring"}, "TOPOLOGY=ring: no such file; there are cpu fsdp multi_gpu"),
+        ({"NPROC": "2", "TOPOLOGY": "../ring"}, "TOPOLOGY=../ring: there are cpu, multi_gpu, multi_node and fsdp"),
+        ({"NPROC": "2", "TOPOLOGY": "single"}, "TOPOLOGY=single: there are cpu, multi_gpu, multi_node and fsdp"),
+        ({"NPROC": "99999999999999999999"}, "NPROC=99999999999999999999: give a whole number from 1 to 1024"),
+        ({"NPROC": "2", "MASTER_PORT": "99999"}, "MASTER_PORT=99999: give a whole number from 1 to 65535"),
     ],
 )
 def test_contradictions_are_one_line(enter: Any, environment: dict[str, str], complaint: str) -> None:
@@ -233,6 +225,12 @@ def test_contradictions_are_one_line(enter: Any, environment: dict[str, str], co
     assert status == 2
     assert said.startswith(f"entrypoint: {complaint}")
     assert len(said.splitlines()) == 1
+
+
+def test_mistake_in_the_flags_is_found_before_several_processes_start(enter: Any) -> None:
+    status, said = enter("train", "--mistake", NPROC="2")
+    assert (status, said) == (2, "error: --mistake: no such flag")
+    assert enter("train", "--help", NPROC="2") == (0, "python -m mabe_behavior train --help")
 
 
 # launch files, with the real launcher

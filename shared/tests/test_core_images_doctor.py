@@ -123,6 +123,13 @@ def test_changed_files_are_those_that_go_into_the_image(tmp_path: Path) -> None:
     assert doctor.changed_files(tmp_path, "x", COMMIT) is None
 
 
+def test_compose_files_that_cannot_be_read_are_a_problem() -> None:
+    found = doctor.check_compose_files(None)
+    assert found.state == "problem"
+    assert "docker compose config --quiet" in found.advice
+    assert doctor.check_compose_files("{}").state == "ok"
+
+
 def test_reads_what_compose_comes_to() -> None:
     services = {
         "a": {"shm_size": "2147483648"},

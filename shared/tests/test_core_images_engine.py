@@ -19,7 +19,7 @@ from shared_core.errors import UserError
 from shared_core.images import contents, sdk
 from shared_core.images.__main__ import main
 from shared_core.images.containers import Options
-from shared_core.images.engine import Engine, connect
+from shared_core.images.engine import Engine, connect, reference
 
 
 def refused(monkeypatch: pytest.MonkeyPatch, address: str) -> sdk.UnreachableError:
@@ -274,3 +274,14 @@ def test_help_is_quick_and_needs_no_docker(capsys: pytest.CaptureFixture[str]) -
     with pytest.raises(SystemExit) as ended:
         main(["dctor"])
     assert ended.value.code == 2
+
+
+def test_image_is_called_as_compose_calls_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TAG", raising=False)
+    monkeypatch.delenv("PREFIX", raising=False)
+    assert reference("mabe-behavior", tmp_path) == "mabe-behavior:latest"
+    (tmp_path / ".env").write_text("TAG='v2'\nPREFIX=example.org:5000/team/\n")
+    assert reference("mabe-behavior", tmp_path) == "example.org:5000/team/mabe-behavior:v2"
+    monkeypatch.setenv("TAG", "v3")
+    assert reference("mabe-behavior", tmp_path) == "example.org:5000/team/mabe-behavior:v3"
+    assert reference("mabe-behavior:v1", tmp_path) == "mabe-behavior:v1"

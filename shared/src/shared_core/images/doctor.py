@@ -20,7 +20,7 @@ from typing import Any, Literal
 from shared_core.errors import UserError
 from shared_core.images import gpu
 from shared_core.images.contents import cuda_version, gigabytes
-from shared_core.images.engine import Engine, Image, connect
+from shared_core.images.engine import Engine, Image, connect, reference
 from shared_core.images.sdk import UnreachableError
 
 OLDEST_ENGINE = (23, 0)  # the first that builds with BuildKit by itself
@@ -64,9 +64,11 @@ def findings(root: Path | None) -> Iterator[Finding]:
         what, _, advice = str(error).partition("; ")
         yield Finding("engine", "problem", what, advice)
         engine = None
-    composed = compose_settings(
-        _output("docker", "compose", "--profile", "*", "config", "--format", "json", folder=root) if root else None
-    )
+    said = None
+    if root:
+        said = _output("docker", "compose", "--profile", "*", "config", "--format", "json", folder=root)
+        yield check_compose_files(said)
+    composed = compose_settings(said)
     if engine is None:
         yield check_port(composed.port, port_is_free(composed.port), ours=False)
         return
@@ -155,6 +157,14 @@ def check_disk(info: Mapping[str, Any], free: int | None) -> Finding:
             "`docker system df` shows what takes it, `docker builder prune` and `docker image prune` free some",
         )  # fmt: skip
     return Finding("disk", "ok", text)
+
+
+def check_compose_files(said: str | None) -> Finding:
+    """`said`: what ``docker compose config`` prints, None where it fails."""
+    if said is None:
+        advice = "run `docker compose config --quiet`, which says what is wrong; look at .env and COMPOSE_FILE"
+        return Finding("compose files", "problem", "cannot be read, so no service can be started", advice)
+    return Finding("compose files", "ok", "valid")
 
 
 def check_memory(total: int, cores: int) -> Finding:
@@ -283,7 +293,7 @@ def _images(engine: Engine, root: Path) -> Iterator[tuple[str, Image | None]]:
     """The packages of the checkout and their images."""
     for package in sorted(path.parent.name for path in root.glob("packages/*/pyproject.toml")):
         try:
-            yield package, engine.image(f"{package}:latest")
+            yield package, engine.image(reference(package, root))
         except UserError:
             yield package, None
 

@@ -9,7 +9,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+from dotenv import dotenv_values
 
 from shared_core.errors import UserError
 from shared_core.images import sdk
@@ -173,6 +176,18 @@ class Engine:
                 volume.remove(force=True)
                 removed.append(volume.name)
         return removed
+
+
+def reference(package: str, folder: Path = Path()) -> str:
+    """The image of a package as `just build` and Compose call it: PREFIX and TAG count, in the environment or in .env.
+
+    Args:
+        package: its name; one with a tag is taken as it is.
+    """
+    if ":" in package.rpartition("/")[2]:
+        return package
+    said = {**dotenv_values(folder / ".env"), **os.environ}
+    return f"{said.get('PREFIX') or ''}{package}:{said.get('TAG') or 'latest'}"
 
 
 def connect() -> Engine:

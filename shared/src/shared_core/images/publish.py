@@ -7,14 +7,14 @@ from collections.abc import Callable
 
 from shared_core.errors import UserError
 from shared_core.images import contents
-from shared_core.images.engine import Engine, Image
+from shared_core.images.engine import Engine, Image, reference
 from shared_core.images.sdk import explained
 
 _REGISTRY = re.compile(r"[a-z0-9][a-z0-9.\-]*(:\d+)?(/[a-z0-9][a-z0-9._\-]*)*")
 
 
 def publish(engine: Engine, package: str, registry: str, out: Callable[[str], None]) -> list[str]:
-    """Push PACKAGE:latest as REGISTRY/PACKAGE:VERSION-COMMIT and REGISTRY/PACKAGE:VERSION.
+    """Push a package's image as REGISTRY/PACKAGE:VERSION-COMMIT and REGISTRY/PACKAGE:VERSION.
 
     What is published can be traced and holds no secret: an image of changes that nobody has committed is refused, and
     one with something in it that looks like a token.
@@ -31,7 +31,7 @@ def publish(engine: Engine, package: str, registry: str, out: Callable[[str], No
     """
     if not _REGISTRY.fullmatch(registry):
         raise UserError(f"{registry}: is no registry; write HOST or HOST:PORT/PATH, without https:// and in lower case")
-    image = engine.image(f"{package}:latest")
+    image = engine.image(reference(package))
     version, commit = _origin(image)
     _refuse_secrets(engine, image, out)
     pushed = []

@@ -20,7 +20,7 @@ from shared_core import manifest, records
 from shared_core.errors import UserError
 from shared_core.images import contents
 from shared_core.images.containers import Container, Options, Result
-from shared_core.images.engine import Engine, Image
+from shared_core.images.engine import Engine, Image, reference
 
 WORKSPACE = "/workspace"
 # a fast machine may be through before it can be stopped; then the run is made longer
@@ -255,12 +255,12 @@ class Smoke:
 
 
 def find(engine: Engine, name: str) -> Image:
-    """The image NAME:latest, or of any tag that `name` says.
+    """The image of a package (`engine.reference`), or of any tag that `name` says.
 
     Raises:
         UserError: it is not built, or is none of ours.
     """
-    return engine.image(name if ":" in name.rpartition("/")[2] else f"{name}:latest")
+    return engine.image(reference(name))
 
 
 def _ending(result: Result) -> str:

@@ -77,6 +77,7 @@ def test_due_checkpoints_are_each_new_best_or_every_nth_epochs(run: records.RunD
     assert due(Wanted(repo=REPO, every_epochs=2)) == [(2, False), (2, True), (4, False), (4, True)]
 
 
+@pytest.mark.slow
 def test_only_the_main_process_publishes(server: Hub, run: records.RunDir) -> None:
     publisher = Publisher(EACH_BEST, run, enabled=False)
     publisher.offer(run.checkpoints / "step-120")
@@ -143,6 +144,7 @@ def test_failure_is_noted_each_time_and_told_once(
     assert len(told) == 2  # it had worked in between
 
 
+@pytest.mark.slow
 def test_process_that_dies_is_a_failure_like_another(
     server: Hub, run: records.RunDir, publisher: Publisher, told: list[str]
 ) -> None:
@@ -173,6 +175,7 @@ def test_stop_ends_a_push_that_hangs(server: Hub, run: records.RunDir, publisher
     hub.push(run.path, REPO)  # and nothing is in the way of the next
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["late", "told"])
 def test_end_of_a_run_waits_for_a_limited_time(server: Hub, run: records.RunDir, how: str) -> None:
     server.cut("POST /api/repos/create", "silence", times=10_000)

@@ -24,13 +24,13 @@ from hub_server import TOKEN, serve
 from shared_core import records, tensorfile
 from shared_core.checkpoint import Checkpoints
 from shared_core.images import __main__ as images
-from shared_core.images import contents, engine
 from shared_core.signals import EXIT_PREEMPTED
 
 FIVE = ["timeseries-dualmodal", "retina-diffusion", "pair-compare-stacking", "mabe-behavior", "multimodal-fusion"]
 PAIR = "pair-compare-stacking"
 SERVICES = dict(zip(FIVE, ("dualmodal", "retina", "pair", "mabe", "fusion"), strict=True))
 TAG = "tested"
+LOOKS_LIKE_A_TOKEN = "hf_" + "aB3dE5gH7j" * 4  # what `smoke` finds in a layer
 by_package = pytest.mark.parametrize("package", PACKAGES, ids=str)
 
 
@@ -126,7 +126,7 @@ def house(tmp_path_factory: pytest.TempPathFactory, say: Callable[[str], None]) 
     (clone / ".env").write_text(f"HF_TOKEN={TOKEN}\n")
     for place in ("docker/accelerate", "docker/locks", "shared/src/shared_core", f"packages/{PAIR}/src"):
         for name in (".env", "my.token"):
-            (clone / place / name).write_text(TOKEN)
+            (clone / place / name).write_text(f"{TOKEN} {LOOKS_LIKE_A_TOKEN}")
     for name in ("data", "runs", "cache"):
         (folder / name).mkdir()
         (folder / name).chmod(0o777)  # the container's user is another than ours
@@ -213,13 +213,16 @@ def _arguments() -> list[str]:
 
 def test_modes_of_a_checkout_do_not_matter(house: House) -> None:
     """With the umask 077 a clone's files are its owner's alone; in the image another user reads them."""
-    for path in (house.clone / "docker").rglob("*"):
-        path.chmod(0o700 if path.is_dir() else 0o600)
+    careful = [house.clone / "docker" / "entrypoint.sh", *(house.clone / "docker" / "accelerate").iterdir()]
+    for path in careful:
+        path.chmod(0o600)
     run("bash", "docker/build.sh", PAIR, cwd=house.clone, TAG="modes")
     assert "verbs:" in run("docker", "run", "--rm", f"{PAIR}:modes", "--help")
+    said = run("docker", "run", "--rm", "-e", "NPROC=2", f"{PAIR}:modes", "train", "--epochz", "3", check=2)
+    assert len(said.strip().splitlines()) == 1  # one line, not the launcher's traceback
     run("docker", "image", "rm", f"{PAIR}:modes")
-    for path in (house.clone / "docker").rglob("*"):
-        path.chmod(0o755 if path.is_dir() else 0o644)
+    for path in careful:
+        path.chmod(0o644)
 
 
 @by_package
@@ -363,11 +366,6 @@ def test_token_is_used_and_kept_nowhere(prepared: House, tmp_path: Path) -> None
     assert [path for path in kept if TOKEN.encode() in path.read_bytes()] == []
 
 
-def test_no_layer_holds_what_lay_beside_the_source(house: House) -> None:
-    archive = engine.connect().archive(f"{PAIR}:{TAG}")
-    assert contents.secrets_in_layers(archive, TOKEN.encode()) == []
-
-
 def test_tensorboard_shows_the_runs(prepared: House, tmp_path: Path) -> None:
     """It serves what lies in the folder of runs, without their packages."""
     with socket.socket() as probe:
@@ -392,8 +390,9 @@ def test_compose_and_bake_files_validate(house: House) -> None:
     house.compose("--profile", "verbs", "config", "--quiet", COMPOSE_FILE="compose.yaml")
     services = house.compose("--profile", "verbs", "config", "--services").split()
     assert len(services) == 31
-    nodes = house.compose("--profile", "verbs", "config", override=":docker/compose.nodes.yaml")
-    assert nodes.count("network_mode: host") == len(FIVE)
+    config = house.compose("--profile", "verbs", "config", "--format", "json", override=":docker/compose.nodes.yaml")
+    modes = {name: service.get("network_mode") for name, service in json.loads(config)["services"].items()}
+    assert {name for name, mode in modes.items() if mode == "host"} == {f"{name}-train" for name in SERVICES.values()}
     plan = run("docker", "buildx", "bake", "--file", "docker/bake.hcl", "--print", "all", cwd=house.clone)
     targets = json.loads(plan[plan.index("{") :])["target"]
     assert sorted(targets) == sorted(FIVE)

@@ -107,6 +107,8 @@ def test_every_package_has_its_services() -> None:
             assert service["init"] is True
             assert {"shm_size", "stop_grace_period"} <= set(service)
             assert service["secrets"] == ["hf_token"]
+            assert {"HF_ENDPOINT", "HF_HUB_OFFLINE", "HTTPS_PROXY", "https_proxy"} <= set(service["environment"])
+            assert service["environment"]["HF_TOKEN_PATH"] == "/run/secrets/hf_token"
 
 
 def test_cpu_override_takes_the_gpu_out_of_every_service_that_reserves_one() -> None:

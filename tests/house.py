@@ -35,6 +35,14 @@ def _package(folder: Path) -> Package:
     return Package(folder, name, name.replace("-", "_"), next(iter(project.get("scripts", {})), None))
 
 
+# the packages there are to be, and the service of compose.yaml that each is
+FIVE = {
+    "timeseries-dualmodal": "dualmodal",
+    "retina-diffusion": "retina",
+    "pair-compare-stacking": "pair",
+    "mabe-behavior": "mabe",
+    "multimodal-fusion": "fusion",
+}
 CORE = _package(ROOT / "shared")
 PACKAGES = [_package(path.parent) for path in sorted(ROOT.glob("packages/*/pyproject.toml"))]
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 import torch
-from house import PACKAGES, ROOT, Package
+from house import FIVE, PACKAGES, ROOT, Package
 from hub_server import TOKEN, serve
 
 from shared_core import records, tensorfile
@@ -26,9 +26,7 @@ from shared_core.checkpoint import Checkpoints
 from shared_core.images import __main__ as images
 from shared_core.signals import EXIT_PREEMPTED
 
-FIVE = ["timeseries-dualmodal", "retina-diffusion", "pair-compare-stacking", "mabe-behavior", "multimodal-fusion"]
 PAIR = "pair-compare-stacking"
-SERVICES = dict(zip(FIVE, ("dualmodal", "retina", "pair", "mabe", "fusion"), strict=True))
 TAG = "tested"
 LOOKS_LIKE_A_TOKEN = "hf_" + "aB3dE5gH7j" * 4  # what `smoke` finds in a layer
 by_package = pytest.mark.parametrize("package", PACKAGES, ids=str)
@@ -244,7 +242,7 @@ def test_image_runs_as_any_user(house: House) -> None:
 
 @by_package
 def test_compose_demo_is_the_demo_of_the_host(house: House, package: Package, tmp_path: Path) -> None:
-    house.compose("run", "--rm", f"{SERVICES[package.name]}-demo", "--runtime.threads", "2", "--name", "container")
+    house.compose("run", "--rm", f"{FIVE[package.name]}-demo", "--runtime.threads", "2", "--name", "container")
     command = [sys.executable, "-m", package.module, "demo", "--runtime.threads", "2", "--name", "container"]
     run(*command, cwd=tmp_path, CUDA_VISIBLE_DEVICES="")
     there, here = (
@@ -393,7 +391,7 @@ def test_compose_and_bake_files_validate(house: House) -> None:
     assert len(services) == 31
     config = house.compose("--profile", "verbs", "config", "--format", "json", override=":docker/compose.nodes.yaml")
     modes = {name: service.get("network_mode") for name, service in json.loads(config)["services"].items()}
-    assert {name for name, mode in modes.items() if mode == "host"} == {f"{name}-train" for name in SERVICES.values()}
+    assert {name for name, mode in modes.items() if mode == "host"} == {f"{name}-train" for name in FIVE.values()}
     plan = run("docker", "buildx", "bake", "--file", "docker/bake.hcl", "--print", "all", cwd=house.clone)
     targets = json.loads(plan[plan.index("{") :])["target"]
     assert sorted(targets) == sorted(FIVE)

@@ -14,17 +14,10 @@ from typing import Any
 
 import pytest
 import yaml
-from house import CORE, PACKAGES, ROOT, Package
+from house import CORE, FIVE, PACKAGES, ROOT, Package
 from packaging.requirements import Requirement
 
 DOCKER = ROOT / "docker"
-FIVE = {
-    "timeseries-dualmodal": "dualmodal",
-    "retina-diffusion": "retina",
-    "pair-compare-stacking": "pair",
-    "mabe-behavior": "mabe",
-    "multimodal-fusion": "fusion",
-}
 VERBS = ["prepare", "train", "evaluate", "predict", "demo"]
 LAUNCH_FILES = sorted((DOCKER / "accelerate").glob("*.yaml"))
 TOPOLOGY = {"compute_environment", "distributed_type", "num_machines", "num_processes", "machine_rank", "gpu_ids",

@@ -20,10 +20,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
+
+from loopback import serving
 
 TOKEN = "hf_loopback"
 USER = "ada"
@@ -120,19 +122,12 @@ class Hub:
 def serve() -> Iterator[Hub]:
     """A running Hub; its address is `Hub.url`."""
     hub = Hub()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
-    server.daemon_threads = True
-    server.handle_error = lambda request, address: None  # type: ignore[method-assign]  # clients go away: no traceback
-    hub.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    try:
-        yield hub
-    finally:
-        hub.released.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with serving(_Handler, hub=hub) as host:
+        hub.url = f"http://{host}"
+        try:
+            yield hub
+        finally:
+            hub.released.set()
 
 
 class _Refused(Exception):

@@ -167,6 +167,7 @@ def test_build_gets_every_file_that_the_dockerfile_takes(tmp_path: Path) -> None
     sent = {str(remote).lstrip("/") for _, remote in entry.get_files_to_upload()}
     assert {f"docker/locks/{name}.txt" for name in ("torch", "shared-core", package)} <= sent
     assert {"docker/entrypoint.sh", "shared/pyproject.toml", f"packages/{package}/pyproject.toml"} <= sent
+    assert "docker/accelerate/cpu.yaml" in sent
     assert "shared/src/shared_core/launch/modal_run.py" in sent
     assert any(name.endswith("configs/demo.yaml") for name in sent)
     assert not [name for name in sent if "/tests/" in name or name.startswith(("runs/", "data/", ".git"))]

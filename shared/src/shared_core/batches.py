@@ -22,6 +22,15 @@ class Batches(ABC):
     batches_per_epoch: int
     batch_size: int  # samples per process and batch
 
+    def steps_per_epoch(self, accumulation: int) -> int:
+        """Optimizer steps of an epoch, of `accumulation` batches each. Raises UserError where there is not even one."""
+        if self.batches_per_epoch < accumulation:
+            raise UserError(
+                f"training.accumulation: {accumulation} is more than the {self.batches_per_epoch} batches of an epoch; "
+                "lower it or the batch size"
+            )
+        return self.batches_per_epoch // accumulation
+
     @abstractmethod
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:
         """Batches `start`, `start + 1`, ... of an epoch, on the device of the run."""

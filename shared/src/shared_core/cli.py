@@ -91,24 +91,21 @@ class App:
         if argv[0] == "--version":
             print(f"{self.command} {version(self.package)} (shared-core {version('shared-core')})")
             return 0
-        verb = self.verb(argv[0])
-        schema, options_schema = self.schema(), _load(verb.options) if verb.options else None
-        flags = Flags(schema, options_schema, self.aliases)
-        split = flags.split(argv[1:])
-        source = split.special.get("config", self.default_source(verb))
+        line = self._read(argv)
+        verb, split = line.verb, line.split
         if "help" in split.special:
             from shared_core.helptext import verb_help
 
-            print(verb_help(self, verb, flags, source))
+            print(verb_help(self, verb, line.flags, line.source))
             return 0
-        config, options = self._configure(schema, options_schema, flags, split, source)
+        config, options = self._configure(line, line.source)
         if isinstance(options, RunOptions) and options.from_hub:  # once: a branch may move between two looks
             fetched = locate(self, config, options).path
             options = options.model_copy(update={"run": str(fetched), "from_hub": None})
         if isinstance(options, RunOptions) and not ("config" in split.special and options.is_explicit):
             stored = self._stored(config, options)
             if stored is not None:
-                config, _ = self._configure(schema, options_schema, flags, split, stored)
+                config, _ = self._configure(line, stored)
         if "print_config" in split.special:
             print(configuration.to_yaml(config), end="")
             return 0
@@ -117,12 +114,8 @@ class App:
 
     def check(self, argv: Sequence[str]) -> RunConfig:
         """The configuration that a command line means; UserError with everything that is wrong about either."""
-        verb = self.verb(argv[0])
-        schema, options_schema = self.schema(), _load(verb.options) if verb.options else None
-        flags = Flags(schema, options_schema, self.aliases)
-        split = flags.split(argv[1:])
-        source = split.special.get("config", self.default_source(verb))
-        return self._configure(schema, options_schema, flags, split, source)[0]
+        line = self._read(argv)
+        return self._configure(line, line.source)[0]
 
     def verb(self, name: str) -> Verb:
         """The verb of that name (dash or underscore); UserError with a suggestion where there is none."""
@@ -184,10 +177,17 @@ class App:
     def _keys(self) -> Any:
         return _load(self.key_map) if self.key_map else None
 
-    def _configure(
-        self, schema: type[RunConfig], options_schema: type[BaseModel] | None, flags: Flags, split: Split, source: Any
-    ) -> tuple[RunConfig, BaseModel | None]:
-        """Configuration and options; UserError with everything that is wrong about both."""
+    def _read(self, argv: Sequence[str]) -> _Line:
+        """A verb and its flags, not yet checked; UserError where there is no such verb."""
+        verb = self.verb(argv[0])
+        options = _load(verb.options) if verb.options else None
+        flags = Flags(self.schema(), options, self.aliases)
+        split = flags.split(argv[1:])
+        return _Line(verb, options, flags, split, split.special.get("config", self.default_source(verb)))
+
+    def _configure(self, line: _Line, source: Any) -> tuple[RunConfig, BaseModel | None]:
+        """Configuration, from `source`, and options; UserError with everything that is wrong about both."""
+        schema, options_schema, split = self.schema(), line.options, line.split
         values, undecodable = decode(schema, split.config)
         problems = split.problems + undecodable
         options = None
@@ -206,6 +206,17 @@ class App:
         if problems or config is None:
             raise UserError("\n".join(dict.fromkeys(problems)))
         return config, options
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A command line taken apart."""
+
+    verb: Verb
+    options: type[BaseModel] | None  # the class of the verb's options
+    flags: Flags
+    split: Split
+    source: str | None  # what --config says, or the default preset
 
 
 def version(package: str) -> str:

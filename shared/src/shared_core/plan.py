@@ -7,7 +7,6 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from shared_core import gpus
-from shared_core.errors import UserError
 from shared_core.progress import duration
 
 if TYPE_CHECKING:
@@ -100,11 +99,7 @@ def plan(config: RunConfig, task: Task, runtime: Runtime, steps: int = 5, gpu: s
 
     named = gpus.find(gpu) if gpu else None
     precision = _precision(config, runtime, named)
-    if task.batches.batches_per_epoch < config.training.accumulation:
-        raise UserError(
-            f"training.accumulation: {config.training.accumulation} is more than the {task.batches.batches_per_epoch} "
-            "batches of an epoch; lower it or the batch size"
-        )
+    total_steps = config.training.epochs * task.batches.steps_per_epoch(config.training.accumulation)
     model = task.model.to(runtime.device)
     if config.runtime.gradient_checkpointing:
         use_gradient_checkpointing(model)
@@ -113,7 +108,6 @@ def plan(config: RunConfig, task: Task, runtime: Runtime, steps: int = 5, gpu: s
     if config.runtime.fsdp and runtime.world > 1:
         memory = _sharded(memory, model, runtime.world)
     training, notes = config.training, _notes(config, runtime.world)
-    total_steps = training.epochs * (task.batches.batches_per_epoch // training.accumulation)
     effective = task.batches.batch_size * training.accumulation * runtime.world
 
     device, available, seconds, here = _describe(runtime), None, None, False

@@ -156,24 +156,26 @@ def origin(app: App) -> dict[str, Any]:
         except importlib.metadata.PackageNotFoundError:
             continue
     found: dict[str, Any] = {"versions": versions, "platform": platform.platform()}
-    return {**found, "commit": _commit(app.presets().parent), "from_hub": hub.used()}
+    return {**found, "commit": commit(app.presets().parent) or _built_from(), "from_hub": hub.used()}
 
 
-def _commit(folder: Path) -> str | None:
-    """The commit that `folder` is checked out from, with ``+changes`` where files differ.
-
-    In an image there is no checkout: the image was told at its build. None where nobody knows.
-    """
+def commit(folder: Path) -> str | None:
+    """The commit that `folder` is checked out from, with ``+changes`` where files differ; None outside a checkout."""
     try:
         git = ["git", "-C", str(folder)]
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
+        found = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
         changes = subprocess.run(
             [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=10, check=True
         )
     except (OSError, subprocess.SubprocessError):
-        built_from = os.environ.get("SOURCE_REVISION", "unknown")
-        return None if built_from == "unknown" else built_from
-    return commit.stdout.strip() + ("+changes" if changes.stdout.strip() else "")
+        return None
+    return found.stdout.strip() + ("+changes" if changes.stdout.strip() else "")
+
+
+def _built_from() -> str | None:
+    """The commit that an image was told at its build, for there is no checkout in it."""
+    said = os.environ.get("SOURCE_REVISION", "unknown")
+    return None if said == "unknown" else said
 
 
 def _refuse_other_configuration(run: RunDir, config: RunConfig) -> None:

@@ -80,12 +80,7 @@ class Trainer:
     ) -> None:
         self.config, self.task, self.runtime, self.run = config, task, runtime, run
         wanted = config.training
-        self.steps_per_epoch = task.batches.batches_per_epoch // wanted.accumulation
-        if self.steps_per_epoch == 0:
-            raise UserError(
-                f"training.accumulation: {wanted.accumulation} is more than the {task.batches.batches_per_epoch} "
-                "batches of an epoch; lower it or the batch size"
-            )
+        self.steps_per_epoch = task.batches.steps_per_epoch(wanted.accumulation)
         self.total_steps = wanted.epochs * self.steps_per_epoch
         self.learner = Learner(config, task, runtime, self.total_steps)
         self.progress = Progress(micro_batch=wanted.micro_batch)

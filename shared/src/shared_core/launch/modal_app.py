@@ -25,6 +25,7 @@ from typing import Literal
 
 import modal
 
+from shared_core import runs as run_folders
 from shared_core.errors import UserError
 from shared_core.launch import modal_image, modal_run
 from shared_core.launch.modal_call import APP as MODULE
@@ -143,7 +144,7 @@ def build_image(plan: LaunchPlan) -> modal.Image:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     file = Path(folder) / "Dockerfile"
     file.write_text(modal_image.dockerfile(root, plan.inner.package))
-    arguments = {"PACKAGE": plan.inner.package, "REVISION": modal_image.revision(root)}
+    arguments = {"PACKAGE": plan.inner.package, "REVISION": run_folders.commit(root) or "unknown"}
     return modal.Image.from_dockerfile(
         file, context_dir=root, build_args=arguments, ignore=modal.FilePatternMatcher.from_file(root / ".dockerignore")
     )

@@ -8,7 +8,6 @@ filled in, binds as copies, without cache mounts, and with neither entrypoint no
 from __future__ import annotations
 
 import re
-import subprocess
 from pathlib import Path
 
 from shared_core.errors import UserError
@@ -41,14 +40,3 @@ def dockerfile(root: Path, package: str) -> str:
     text = _BIND.sub(lambda found: f"COPY {found[1]} {found[2]}\nRUN ", text)
     text = _MOUNT.sub("", text)
     return f"{text.rstrip()}\n\nUSER root\nENTRYPOINT []\n"
-
-
-def revision(root: Path) -> str:
-    """The commit of the checkout, which the image is labelled with and runs write down."""
-    git = ["git", "-C", str(root)]
-    try:
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return commit + ("+changes" if changed else "")

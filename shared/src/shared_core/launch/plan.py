@@ -17,9 +17,9 @@ from shared_core.schema import did_you_mean
 # GPUs of Modal and how many of one kind a container may have, as its guide on GPUs lists them (read in 2026; the number
 # for RTX-PRO-6000 is not in it). The client sends whatever it is given, and the mistake comes back after the build.
 MODAL_GPUS = {
-    **{"T4": 8, "L4": 8, "A10": 4, "L40S": 8, "A100": 8, "A100-40GB": 8, "A100-80GB": 8, "RTX-PRO-6000": 8},
-    **{"H100": 8, "H100!": 8, "H200": 8, "B200": 8, "B200+": 8},
-}
+    "T4": 8, "L4": 8, "A10": 4, "L40S": 8, "A100": 8, "A100-40GB": 8, "A100-80GB": 8, "RTX-PRO-6000": 8,
+    "H100": 8, "H100!": 8, "H200": 8, "B200": 8, "B200+": 8,
+}  # fmt: skip
 _MODAL_NAMES = {"A10G": "A10"}  # Modal makes no difference between the two, and its list has the one name
 MODAL_SECONDS = 24 * 3600
 MODAL_MEBIBYTES = 2**20  # Modal has a limit that it does not publish; 1 TiB catches a slip of the unit (16384G)
@@ -218,10 +218,10 @@ class LaunchPlan:
 
 # what a script of ours says itself, and the flag that it comes from
 _OWN_OF_SLURM = {
-    **{"nodes": "--nodes", "gpus": "--gpus", "gpus-per-node": "--gpus and --gpu", "gres": "--gpus and --gpu"},
-    **{"time": "--timeout", "mem": "--memory", "requeue": "--restarts", "no-requeue": "--restarts 0"},
-    **{"job-name": "--name", "ntasks": "--nodes", "ntasks-per-node": "--gpus"},
-}
+    "nodes": "--nodes", "gpus": "--gpus", "gpus-per-node": "--gpus and --gpu", "gres": "--gpus and --gpu",
+    "time": "--timeout", "mem": "--memory", "requeue": "--restarts", "no-requeue": "--restarts 0",
+    "job-name": "--name", "ntasks": "--nodes", "ntasks-per-node": "--gpus",
+}  # fmt: skip
 
 
 def modal_gpu(name: str) -> str:

@@ -20,16 +20,13 @@ from shared_core.settings import RunConfig
 if TYPE_CHECKING:
     from shared_core.cli import App
 
-_PLACES = {
-    **{"local": "local", "nodes": "nodes", "slurm": "slurm"},
-    **{"kubernetes": "kubernetes", "modal": "modal_call"},
-}
+_MODULES = {"modal": "modal_call"}  # of the places whose module is called otherwise
 
 
 def run(app: App, config: RunConfig, options: Options, split: Split) -> int:
     """`launch`: `config` has been validated with the flags that go on to the inner verb, which `split` holds."""
     plan = plans.make(options, inner(app, options, split))
-    place: Any = importlib.import_module(f"shared_core.launch.{_PLACES[plan.on]}")
+    place: Any = importlib.import_module(f"shared_core.launch.{_MODULES.get(plan.on, plan.on)}")
     if options.checkpoints or options.download:
         return fetch(plan, options)
     for line in plans.cost(plan):

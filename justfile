@@ -87,13 +87,14 @@ test WHICH="fast" *FLAGS: install
     #!/usr/bin/env bash
     set -euo pipefail
     shift $(( $# > 0 ? 1 : 0 ))
+    workers=()
     case '{{ WHICH }}' in
-        fast) marker='not slow' ;;
+        fast) marker='not slow'; workers=(-n logical --maxprocesses 8) ;;  # slow ones start processes of their own
         slow) marker='slow' ;;
         all) marker='slow or not slow' ;;
         *) echo "just test: no set of tests is called '{{ WHICH }}'; there are fast, slow and all" >&2; exit 2 ;;
     esac
-    '{{ python }}' -m pytest -m "$marker" "$@"
+    '{{ python }}' -m pytest -m "$marker" ${workers[@]+"${workers[@]}"} "$@"
 
 # Checks style and formatting
 [group('check')]

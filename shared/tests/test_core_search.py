@@ -213,7 +213,160 @@ def test_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         search.run(toy.APP, config_of(tmp_path), Options(over=("optimizer.lr=0.1..1",)))
 
 
+# ---- grids
+
+LRS = ("1e-4", "5e-4", "1e-3", "5e-3", "1e-2")
+GRID = (f"optimizer.lr={'|'.join(LRS)}",)
+PLANE = ("optimizer.lr=0.1|0.2|0.3", "training.ema_decay=null|0.9")
+
+
+@pytest.fixture
+def tried(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, float | None]]:
+    """Training is replaced by a function that likes 0.2 with 0.9 best; returns what was tried."""
+    seen: list[tuple[float, float | None]] = []
+
+    def train(config: Any, task: Any, runtime: Any, run: Any) -> Outcome:
+        lr, decay = config.optimizer.lr, config.training.ema_decay
+        seen.append((lr, decay))
+        return Outcome("finished", 1, {"val/loss": abs(lr - 0.2) + (decay is None)})
+
+    monkeypatch.setattr(trainer, "train", train)
+    return seen
+
+
+ALL_OF_THE_PLANE = {(lr, decay) for lr in (0.1, 0.2, 0.3) for decay in (None, 0.9)}
+
+
+def grid(folder: Path, over: tuple[str, ...] = PLANE, **options: Any) -> int:
+    return search.run(toy.APP, config_of(folder), Options(over=over, sampler="grid", **options))
+
+
+def test_grid_tries_every_combination_once_and_ends(tmp_path: Path, tried: list[tuple[float, float | None]]) -> None:
+    assert grid(tmp_path) == 0
+    assert len(tried) == 6 and set(tried) == ALL_OF_THE_PLANE
+    found = config.load(toy.Config, folder_of(tmp_path) / "best.yaml", tmp_path, {})
+    assert (found.optimizer.lr, found.training.ema_decay) == (0.2, 0.9)
+    grid(tmp_path, PLANE[::-1])  # the order in which they are named changes nothing
+    assert len(tried) == 6
+
+
+def test_grid_of_learning_rates(tmp_path: Path, valley: list[float]) -> None:
+    grid(tmp_path, GRID)
+    assert sorted(valley) == sorted(map(float, LRS))
+
+
+@pytest.mark.slow
+def test_hundred_trials_over_two_ranges(tmp_path: Path, valley: list[float]) -> None:
+    ranges = ("optimizer.lr=log:1e-4..1e-2", "optimizer.weight_decay=log:1e-5..1e-3")
+    search.run(toy.APP, config_of(tmp_path), Options(over=ranges, trials=100))
+    rows = trials(tmp_path)
+    assert [row["state"] for row in rows] == ["complete"] * 100
+    assert all(1e-4 <= row["optimizer.lr"] <= 1e-2 for row in rows)
+    assert all(1e-5 <= row["optimizer.weight_decay"] <= 1e-3 for row in rows)
+    late = sorted(row["optimizer.lr"] for row in rows[50:])
+    assert late[25] > 5e-3  # the best is at the upper end, and most late trials are near it
+
+
+def test_fewer_trials_than_combinations_and_then_the_rest(
+    tmp_path: Path, tried: list[tuple[float, float | None]]
+) -> None:
+    for trials_in_all, expected in ((2, 2), (2, 2), (5, 5), (None, 6)):
+        grid(tmp_path, trials=trials_in_all)
+        assert len(tried) == len(set(tried)) == expected
+
+
+def test_the_order_of_a_grid_is_drawn_from_the_seed() -> None:
+    dimensions = searchspace.parse(PLANE, toy.Config)
+    orders = [searchspace.grid(dimensions, seed) for seed in range(5)]
+    assert any(order != orders[0] for order in orders)
+    assert orders[0] == searchspace.grid(dimensions[::-1], 0)
+    assert len({tuple(sorted(combination.items())) for combination in orders[1]}) == 6
+
+
+@pytest.mark.parametrize(
+    ("over", "options", "message"),
+    [
+        (("optimizer.lr=log:1e-4..1e-2",), {}, "optimizer.lr is a range; write 'optimizer.lr=A|B|C'"),
+        (("optimizer.name=adamw|muon", "optimizer.lr=1e-4..1e-2"), {}, "optimizer.lr is a range"),
+        (PLANE, {"trials": 7}, "--trials 7: the grid has 6 combinations; give no more"),
+        (("optimizer.lr=1e-3|5e-3|0.001",), {}, "optimizer.lr: 1e-3 and 0.001 are the same value"),
+        (tuple(f"training.{key}=1|2|3" for key in ("epochs", "batch_size")), {}, "9 combinations, 8 at most"),
+    ],
+)
+def test_grids_that_make_no_sense(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, over: tuple[str, ...], options: Any, message: str
+) -> None:
+    monkeypatch.setattr(searchspace, "LARGEST_GRID", 8)
+    with pytest.raises(UserError) as caught:
+        grid(tmp_path, over, **options)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing in the search catches it."""
+
+
+@pytest.mark.parametrize(
+    ("where", "before"),
+    [("training", 2), ("before its settings are drawn", 2), ("between two settings", 2), ("training", 5)],
+)
+def test_killed_grid_goes_on_and_tries_nothing_twice(
+    where: str, before: int, tmp_path: Path, tried: list[tuple[float, float | None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kill(*_: Any, **__: Any) -> Any:
+        raise Killed
+
+    grid(tmp_path, trials=before)
+    with monkeypatch.context() as patched:
+        if where == "training":
+            patched.setattr(trainer, "train", kill)
+        elif where == "between two settings":
+            draw = Choice.suggest
+            patched.setattr(Choice, "suggest", lambda self, trial: (draw if "lr" in self.key else kill)(self, trial))
+        else:
+            patched.setattr(search.Search, "_trial", kill)
+        with pytest.raises(Killed):
+            grid(tmp_path)
+    with monkeypatch.context() as patched:  # and again while the stopped trial is put back
+        patched.setattr(optuna.Study, "tell", kill)
+        with pytest.raises(Killed):
+            grid(tmp_path)
+    grid(tmp_path)
+    assert len(tried) == 6 and set(tried) == ALL_OF_THE_PLANE
+    assert [row["state"] for row in trials(tmp_path)] == ["complete"] * 6
+    assert not list(folder_of(tmp_path).glob("trial-*-2"))
+
+
+def test_several_processes_share_a_grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = Options(over=PLANE, sampler="grid")
+    one, other = (search.Search(toy.APP, config_of(tmp_path), options) for _ in range(2))
+    asked = [made._ask() for made in (one, other) * 3]
+    drawn = [tuple(d.suggest(trial) for d in one.dimensions) for trial in asked if trial is not None]
+    assert len(drawn) == len(set(drawn)) == 6
+    assert one._ask() is None and other._ask() is None
+    assert len(one.study.trials) == 6
+    monkeypatch.setattr(other, "_latest", list)  # it looked just before the other took the last one
+    assert other._ask() is None
+    assert [trial.state.name for trial in one.study.trials] == ["RUNNING"] * 6 + ["FAIL"]
+
+
+def test_a_grid_is_no_continuation_of_another_search(tmp_path: Path, valley: list[float]) -> None:
+    search.run(toy.APP, config_of(tmp_path), Options(over=GRID, trials=1))
+    with pytest.raises(UserError, match=r"is another search \(sampler: tpe -> grid\); choose another --name"):
+        grid(tmp_path, GRID)
+
+
 # ---- the search, with real training
+
+
+def test_trials_of_a_grid_are_pruned_too(tmp_path: Path) -> None:
+    over = ("optimizer.lr=0.1|0.08|0.06|0.05|1e-9",)
+    dimensions = searchspace.parse(over, toy.Config)
+    hopeless_last = next(s for s in range(100) if searchspace.grid(dimensions, s)[-1] == {"optimizer.lr": "1e-9"})
+    settings = config_of(tmp_path, epochs=6).model_copy(update={"seed": hopeless_last})
+    assert search.run(toy.APP, settings, Options(over=over, sampler="grid")) == 0
+    assert [row["state"] for row in trials(tmp_path)] == ["complete"] * 4 + ["pruned"]
 
 
 def test_trials_that_fall_behind_are_pruned(tmp_path: Path) -> None:
@@ -229,7 +382,8 @@ def test_trials_that_fall_behind_are_pruned(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_killed_in_the_middle_of_a_trial_goes_on_there(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("over", "sampler"), [("optimizer.lr=0.01..0.02", "tpe"), ("optimizer.lr=0.01|0.02", "grid")])
+def test_killed_in_the_middle_of_a_trial_goes_on_there(tmp_path: Path, over: str, sampler: str) -> None:
     """The trial's run resumes from its checkpoint, and the trial counts once."""
     code = (
         "import sys, toy, pathlib\n"
@@ -239,7 +393,7 @@ def test_killed_in_the_middle_of_a_trial_goes_on_there(tmp_path: Path) -> None:
         "          'training': {'epochs': 3, 'batch_size': 16, 'dry_run': False},\n"
         "          'runtime': {'device': 'cpu', 'threads': 1}, 'logging': {'tracker': 'none', 'progress': False}}\n"
         "toy.Config.model_fields['data'].json_schema_extra = {'resumable': True}\n"
-        "options = search.Options(over=('optimizer.lr=0.01..0.02',), trials=2)\n"
+        f"options = search.Options(over=({over!r},), sampler={sampler!r}, trials=2)\n"
         "raise SystemExit(search.run(toy.APP, toy.Config.model_validate(values), options))"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(toy.__file__).parent.parent), *sys.path])}

@@ -1,8 +1,10 @@
 """Looking for better settings: an Optuna study over dotted fields, each trial a run that resumes like any other.
 
-``COMMAND search optimizer.lr=log:1e-4..1e-2 'training.batch_size=32|64' --trials 20`` keeps everything in
-``runs/PACKAGE/NAME-search/``: study.db (SQLite), one run per trial, trials.json and best.yaml. Stopped or killed, the
-same command goes on, also in the middle of a trial. Trials that fall behind are pruned by the monitored metric.
+``COMMAND search optimizer.lr=log:1e-4..1e-2 optimizer.weight_decay=log:1e-5..1e-3 --trials 100`` tries what earlier
+trials promise most of, ``COMMAND search 'optimizer.lr=1e-4|5e-4|1e-3|5e-3|1e-2' --sampler grid`` every combination.
+Both keep everything in ``runs/PACKAGE/NAME-search/``: study.db (SQLite), one run per trial, trials.json and best.yaml.
+Stopped or killed, the same command goes on, also in the middle of a trial. Trials that fall behind are pruned by the
+monitored metric.
 """
 
 from __future__ import annotations
@@ -15,8 +17,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from shared_core import config as configuration
-from shared_core import files, progress, records, runs, searchspace
+from shared_core import files, progress, records, runs, searchgrid, searchspace
 from shared_core.errors import UserError
+from shared_core.searchgrid import number
 from shared_core.searchspace import Dimension
 from shared_core.settings import RunConfig, Section
 from shared_core.yamlfile import Document
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from shared_core.task import Task
 
 _FAILURES_IN_A_ROW = 3
+_TRIALS = 20  # of a search that has no end of its own
 
 
 class Options(Section):
@@ -40,7 +44,15 @@ class Options(Section):
         description="KEY=LOW..HIGH, KEY=log:LOW..HIGH or 'KEY=A|B|C' for any dotted settings, varied together",
         json_schema_extra={"positional": True},
     )
-    trials: int = Field(20, ge=1, description="trials in all, counting those of earlier calls")
+    sampler: Literal["tpe", "grid"] = Field(
+        "tpe",
+        description="tpe: settings near the best so far, as in `optimizer.lr=log:1e-4..1e-2 "
+        "optimizer.weight_decay=log:1e-5..1e-3 --trials 100`; grid: every combination of choices once, as in "
+        "`'optimizer.lr=1e-4|5e-4|1e-3|5e-3|1e-2' --sampler grid`",
+    )
+    trials: int | None = Field(
+        None, ge=1, description=f"trials in all, counting those of earlier calls; default: {_TRIALS}, or the whole grid"
+    )
     pruner: Literal["median", "none"] = Field(
         "median", description="median: stop trials below the median of the others"
     )
@@ -60,8 +72,9 @@ class Search:
         self.app, self.config, self.options = app, config, options
         self.dimensions = searchspace.parse(options.over, type(config))
         for dimension in self.dimensions:
-            for value in dimension.extremes():
-                self._with({dimension.key: value})
+            self._check(dimension)
+        self.grid = searchspace.grid(self.dimensions, config.seed) if options.sampler == "grid" else None
+        self.trials = self._number_of_trials()
         runtime = Runtime.start(config.runtime, config.seed, config.training.accumulation)
         if runtime.world > 1:
             raise UserError("search runs in one process; start it without a launcher (several may share one study)")
@@ -79,15 +92,17 @@ class Search:
     def _try_all(self, signals: StopSignals) -> Literal["done", "preempted"]:
         self._take_up_stopped_trials()
         failures = 0
-        while self._done() < self.options.trials:
+        while self._done() < self.trials:
             if signals.requested:
                 return "preempted"
-            trial = self.study.ask()
+            trial = self._ask()
+            if trial is None:
+                break  # other processes are about to finish the rest
             state, message = self._trial(trial)
             if state == "preempted":
                 return "preempted"
             failures = failures + 1 if state == "failed" else 0
-            progress.message(f"trial {_number(trial):03d} {state}: {message} with {self._values(trial.params)}")
+            progress.message(f"trial {number(trial):03d} {state}: {message} with {self._values(trial.params)}")
             self._write()
             if failures == _FAILURES_IN_A_ROW:
                 raise UserError(f"{failures} trials in a row failed, the last with: {message}")
@@ -96,6 +111,26 @@ class Search:
         return "done"
 
     # ---- the study
+
+    def _check(self, dimension: Dimension) -> None:
+        """UserError where a value of the dimension is out of bounds, or two choices mean the same."""
+        found = [self._with({dimension.key: value}) for value in dimension.extremes()]
+        if isinstance(dimension, searchspace.Choice):
+            for i, typed in enumerate(dimension.values):
+                if found[i] in found[:i]:
+                    twin = list(dimension.values)[found.index(found[i])]
+                    raise UserError(f"{dimension.key}: {twin} and {typed} are the same value; give each once")
+
+    def _number_of_trials(self) -> int:
+        """How many trials the search has in all."""
+        wanted = self.options.trials
+        if self.grid is None:
+            return wanted or _TRIALS
+        if wanted is not None and wanted > len(self.grid):
+            raise UserError(
+                f"--trials {wanted}: the grid has {len(self.grid)} combinations; give no more, or leave it out"
+            )
+        return wanted or len(self.grid)
 
     def _open(self) -> optuna.Study:
         """The study on disk, new or as it was left; UserError where it searches over something else."""
@@ -116,20 +151,30 @@ class Search:
                 study_name="search",
                 load_if_exists=True,
                 direction="maximize" if self.maximize else "minimize",
-                sampler=optuna.samplers.TPESampler(),
                 pruner=pruner if self.options.pruner == "median" else optuna.pruners.NopPruner(),
             )
         except Exception as error:
             if type(error).__module__.split(".")[0] not in ("optuna", "sqlalchemy", "sqlite3", "alembic"):
                 raise
             raise UserError(f"{database}: is no study; move it away, or choose another --name") from error
-        # the sampler draws anew wherever the study is taken up, and the same wherever it starts
-        study.sampler = optuna.samplers.TPESampler(seed=(self.config.seed + len(study.trials)) % 2**32)
         self._refuse_other_search(study)
+        study.sampler = self._sampler(len(study.trials))
         return study
 
+    def _sampler(self, trials_before: int) -> optuna.samplers.BaseSampler:
+        import optuna
+
+        if self.grid is not None:
+            return searchgrid.sampler(self.grid)
+        # it draws anew wherever the study is taken up, and the same wherever it starts
+        return optuna.samplers.TPESampler(seed=(self.config.seed + trials_before) % 2**32)
+
     def _refuse_other_search(self, study: optuna.Study) -> None:
-        about = {"over": sorted(self.options.over), "config": configuration.to_dict(self.config)}
+        about = {
+            "over": sorted(self.options.over),
+            "sampler": self.options.sampler,
+            "config": configuration.to_dict(self.config),  # last: where it is, the others are
+        }
         if "config" not in study.user_attrs:
             for name, value in about.items():
                 study.set_user_attr(name, value)
@@ -137,6 +182,9 @@ class Search:
         changed = configuration.differences(study.user_attrs["config"], self.config)
         if study.user_attrs["over"] != about["over"]:
             changed.append(f"{' '.join(study.user_attrs['over'])} -> {' '.join(self.options.over)}")
+        sampler = study.user_attrs.get("sampler", "tpe")
+        if sampler != about["sampler"]:
+            changed.append(f"sampler: {sampler} -> {about['sampler']}")
         if changed:
             raise UserError(f"{self.folder}: is another search ({'; '.join(changed)}); choose another --name")
 
@@ -149,12 +197,29 @@ class Search:
                 self._run_of(trial).close()
             except UserError:
                 continue  # another process works on it
+            newest = next(other for other in self._latest() if number(other) == number(trial))
+            if newest.number == trial.number:  # else it was put back before, by a process that was killed right here
+                self.study.enqueue_trial(trial.params, user_attrs={"number": number(trial)})
             self.study.tell(trial.number, state=TrialState.FAIL)
-            self.study.enqueue_trial(trial.params, user_attrs={"number": _number(trial)})
+
+    def _ask(self) -> optuna.Trial | None:
+        """The next trial; None where every combination of the grid is tried, or being tried by another process."""
+        from optuna.trial import TrialState
+
+        if self.grid is None:
+            return self.study.ask()
+        queued = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        if not queued and len(self._latest()) >= self.trials:
+            return None
+        trial = self.study.ask()
+        if searchgrid.place(self.study, trial) < len(self.grid):
+            return trial
+        self.study.tell(trial, state=TrialState.FAIL)  # another process was quicker
+        return None
 
     def _latest(self) -> list[optuna.trial.FrozenTrial]:
         """The trials. A stopped one and its continuation are one, of which the continuation counts."""
-        return list({_number(trial): trial for trial in self.study.get_trials(deepcopy=False)}.values())
+        return list({number(trial): trial for trial in self.study.get_trials(deepcopy=False)}.values())
 
     def _done(self) -> int:
         return sum(trial.state.is_finished() for trial in self._latest())
@@ -224,7 +289,7 @@ class Search:
         task.evaluate = reporting  # type: ignore[method-assign]
 
     def _path(self, trial: optuna.Trial | optuna.trial.FrozenTrial) -> Path:
-        return self.folder / f"trial-{_number(trial):03d}"
+        return self.folder / f"trial-{number(trial):03d}"
 
     def _run_of(self, trial: optuna.Trial | optuna.trial.FrozenTrial) -> records.RunDir:
         """The trial's run, opened for writing; UserError where another process writes it."""
@@ -244,7 +309,7 @@ class Search:
     def _write(self) -> None:
         """trials.json, and best.yaml as soon as there is a best trial."""
         rows = [
-            {"trial": _number(trial), "state": trial.state.name.lower(), "value": trial.value, **trial.params}
+            {"trial": number(trial), "state": trial.state.name.lower(), "value": trial.value, **trial.params}
             for trial in self._latest()
         ]
         files.atomic_write(self.folder / "trials.json", json.dumps(rows, indent=2) + "\n")
@@ -262,7 +327,7 @@ class Search:
         if best is None:
             return f"no trial was finished; see {self.folder}"
         return (
-            f"best of {self._done()}: trial {_number(best):03d}, {self.monitor} {best.value:.4f} with "
+            f"best of {self._done()}: trial {number(best):03d}, {self.monitor} {best.value:.4f} with "
             f"{self._values(best.params)}\n"
             f"train it: {self.app.command} train --config {self.folder / 'best.yaml'} --name NAME"
         )
@@ -279,8 +344,3 @@ class Search:
 
 def _decoded(dimension: Dimension, value: Any) -> Any:
     return dimension.values[value] if isinstance(dimension, searchspace.Choice) else value
-
-
-def _number(trial: optuna.Trial | optuna.trial.FrozenTrial) -> int:
-    """The trial's number; a continued trial keeps that of the one it continues."""
-    return int(trial.user_attrs.get("number", trial.number))

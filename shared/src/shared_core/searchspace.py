@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     import optuna
 
 FIXED = ("runtime", "paths", "logging", "name", "seed", "training.resume")  # the same for every trial
+LARGEST_GRID = 10_000
 _FORMS = "write KEY=LOW..HIGH, KEY=log:LOW..HIGH or KEY=A|B|C"
 
 
@@ -72,6 +75,30 @@ def parse(texts: Sequence[str], schema: type[BaseModel]) -> list[Dimension]:
             raise UserError(f"{dimension.key}: is there twice; give each setting once")
         found[dimension.key] = dimension
     return list(found.values())
+
+
+def grid(dimensions: Sequence[Dimension], seed: int) -> list[dict[str, str]]:
+    """Every combination of choices, key -> value as typed, each once.
+
+    The order depends on `seed` and not on that of the dimensions; it is a random one, so that the first few are a fair
+    sample of the grid.
+
+    Raises:
+        UserError: a dimension is a range, or there are more combinations than anybody tries.
+    """
+    choices: dict[str, list[str]] = {}
+    for dimension in sorted(dimensions, key=lambda dimension: dimension.key):
+        if isinstance(dimension, Range):
+            raise UserError(
+                f"--sampler grid: {dimension.key} is a range; write '{dimension.key}=A|B|C', or use --sampler tpe"
+            )
+        choices[dimension.key] = list(dimension.values)
+    size = math.prod(map(len, choices.values()))
+    if size > LARGEST_GRID:
+        raise UserError(f"--sampler grid: {size:,} combinations, {LARGEST_GRID:,} at most; use --sampler tpe")
+    combinations = [dict(zip(choices, values, strict=True)) for values in itertools.product(*choices.values())]
+    random.Random(seed).shuffle(combinations)
+    return combinations
 
 
 def _parse(text: str, schema: type[BaseModel]) -> Dimension:

@@ -54,7 +54,14 @@ def test_evaluation_has_every_metric_with_its_interval(home: Path) -> None:
         assert all(e["low"] <= e["value"] <= e["high"] for e in found["metrics"].values() if e["value"] is not None)
         assert 0 <= found["baselines"]["trees on pixels"]["accuracy"]["value"] <= 1
         names = {Path(figure).name.removeprefix(f"{split}_") for figure in found["figures"]}
-        assert names == {"reliability.png", "risk_coverage.png", "by_distance.png", "digits.png", "worst.png"}
+        assert names == {
+            *("reliability.png", "risk_coverage.png", "by_distance.png", "by_ink.png", "digits.png", "worst.png")
+        }
+        for table in ("Accuracy by distance of the digits", "Accuracy by visible ink"):
+            assert sum(row["pairs"] for row in found["tables"][table]) == n
+        answered = found["tables"]["Risk against coverage"]
+        assert [row["most confident"] for row in answered] == ["50%", "80%", "90%", "95%", "100%"]
+        assert answered[-1]["accuracy"] == found["metrics"]["accuracy"]
         assert all(of_run(home, figure).is_file() for figure in found["figures"])
     assert "accuracy on test_public" in of_run(home, "report.md").read_text()
 
@@ -72,10 +79,11 @@ def test_intervals_are_over_the_source_images(home: Path, capsys: pytest.Capture
         *(found["metrics"][name] for name in ("accuracy", "f1", "roc_auc", "ece", "brier")),
         *(trees["accuracy"], trees["differences"]["accuracy"]),
         *(row["accuracy"] for row in found["tables"]["What the answer is made of"]),
+        found["tables"]["Risk against coverage"][-1]["accuracy"],
     ):
         assert estimate["value"] is None or over in estimate["method"], estimate
-    by_distance = found["tables"]["Accuracy by distance of the digits"]
-    assert all("images" in row["accuracy"]["method"] for row in by_distance)
+    for table in ("Accuracy by distance of the digits", "Accuracy by visible ink", "Risk against coverage"):
+        assert all("images" in row["accuracy"]["method"] for row in found["tables"][table])
     gain = found["metrics"]["accuracy"]["value"] - trees["accuracy"]["value"]
     assert trees["differences"]["accuracy"]["value"] == pytest.approx(gain)
 

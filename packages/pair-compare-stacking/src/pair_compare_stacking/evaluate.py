@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pair_compare_stacking import baseline, prepare, train
+from pair_compare_stacking import baseline, ink, prepare, train
 from pair_compare_stacking.config import Config, EvaluateOptions
 from pair_compare_stacking.generator import digit_prior
 from pair_compare_stacking.model import PairModel, Prediction
@@ -20,6 +20,7 @@ from shared_core.runtime import Runtime
 
 SPLITS = ("val", "test_public", "test_disjoint")
 WORST_SHOWN = 12
+COVERAGES = (0.5, 0.8, 0.9, 0.95, 1.0)  # shares of the pairs that are answered, in the table beside the curve
 UNIT = "images"  # what pairs share
 
 
@@ -97,6 +98,17 @@ def evaluate(
         tables["What the answer is made of"], note = ingredients(prediction, y, right, sources)
         notes.append(note)
         drawn += digit_figures(prediction, digits.numpy(), by_distance, float(right.mean()), folder, name)
+    visible = ink.visible(pairs.x.numpy())
+    by_ink = accuracy_by_ink(right, visible, sources)
+    tables["Accuracy by visible ink"] = [
+        {"bright pixels of the emptier half": key, "accuracy": e.as_dict(), "pairs": e.n} for key, e in by_ink.items()
+    ]
+    notes.append(ink.summary(visible))
+    drawn.append(ink_figure(by_ink, float(right.mean()), folder, name))
+    tables["Risk against coverage"] = [
+        {"most confident": f"{share:.0%}", "accuracy": e.as_dict(), "pairs": e.n}
+        for share, e in accuracy_at_coverage(np.abs(p - 0.5), right, sources).items()
+    ]
     drawn.append(worst(p, y, pairs, folder / f"{name}_worst.png"))
     baselines = {}
     if trees is not None:
@@ -150,6 +162,26 @@ def accuracy_by_distance(right: np.ndarray, digits: np.ndarray, sources: np.ndar
     return found
 
 
+def accuracy_by_ink(right: np.ndarray, visible: np.ndarray, sources: np.ndarray | None) -> dict[str, Estimate]:
+    """Accuracy by the bright pixels of the emptier half, as far as there are pairs."""
+    return {
+        name: _accuracy(right[rows], None if sources is None else sources[rows])
+        for name, rows in ink.bins(visible).items()
+    }
+
+
+def accuracy_at_coverage(
+    confidence: np.ndarray, right: np.ndarray, sources: np.ndarray | None
+) -> dict[float, Estimate]:
+    """Accuracy of the most confident pairs, by the share that is answered; equal confidences are answered together."""
+    found = {}
+    for share in COVERAGES:
+        least = np.sort(confidence)[::-1][max(1, round(share * len(confidence))) - 1]
+        rows = confidence >= least
+        found[share] = _accuracy(right[rows], None if sources is None else sources[rows])
+    return found
+
+
 def ingredients(
     prediction: Prediction, y: np.ndarray, right: np.ndarray, sources: np.ndarray | None
 ) -> tuple[list[dict[str, Any]], str]:
@@ -163,6 +195,18 @@ def ingredients(
     ]
     gain = metrics.paired_difference(digits_only, right, sources, UNIT)
     return rows, f"the two answers in the last table, first less second on the same pairs: {gain}"
+
+
+def ink_figure(by_ink: dict[str, Estimate], overall: float, folder: Path, name: str) -> Path:
+    """What accuracy is worth where there is little to see."""
+    return figures.bars_with_intervals(
+        by_ink,
+        folder / f"{name}_by_ink.png",
+        title=f"Accuracy by visible ink on {name}",
+        caption=f"Pixels brighter than {ink.BRIGHT} in the emptier half of a pair. Bars: 95 % intervals.",
+        xlabel="accuracy",
+        reference=overall,
+    )
 
 
 def digit_figures(

@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from pair_compare_stacking import baseline, model
+from pair_compare_stacking import baseline, blocks, losses, model
 from pair_compare_stacking.generator import digit_prior
+from pair_compare_stacking.training_config import Loss
 
 PRIOR = digit_prior(0.8)
 
@@ -15,7 +16,7 @@ PRIOR = digit_prior(0.8)
 def small(dropout: float = 0.0) -> model.PairModel:
     torch.manual_seed(0)
     net = model.PairModel(PRIOR, (8, 16), (1, 1), feat_dim=16, hidden=8, dropout=dropout)
-    torch.nn.init.normal_(net.comparison.out.weight)  # as if it had learned something
+    torch.nn.init.normal_(net.comparison.terms[0].out.weight)  # as if it had learned something
     return net
 
 
@@ -40,7 +41,7 @@ def test_swapping_the_halves_flips_the_sign_exactly(n: int, seed: int) -> None:
 def test_comparison_without_its_learned_part_is_bayes_rule(seed: int) -> None:
     """Against the plain sum over all digit pairs, with the symmetrised prior."""
     net = small().eval()
-    torch.nn.init.zeros_(net.comparison.out.weight)
+    torch.nn.init.zeros_(net.comparison.terms[0].out.weight)
     digits = 3 * torch.randn(5, 2, 10, generator=torch.Generator().manual_seed(seed))
     with torch.no_grad():
         logit = net.comparison(torch.zeros(5, 2, 16), digits).double()
@@ -56,7 +57,7 @@ def test_prior_is_worth_something() -> None:
     digits[0, 1, 6] = 0.0
     with torch.no_grad():
         net = small()
-        torch.nn.init.zeros_(net.comparison.out.weight)
+        torch.nn.init.zeros_(net.comparison.terms[0].out.weight)
         assert float(net.comparison(torch.zeros(1, 2, 16), digits)) < -1
 
 
@@ -65,25 +66,26 @@ def test_loss_is_lower_for_the_truth() -> None:
     prediction = net(torch.rand(4, 2, 28, 28))
     y = (prediction.logit > 0).long()
     digits = prediction.digit_logits.argmax(dim=-1)
-    right, _ = model.loss(prediction, y, digits, 1.0)
-    wrong, _ = model.loss(prediction, 1 - y, (digits + 1) % 10, 1.0)
+    right, _ = losses.total(prediction, y, digits, Loss())
+    wrong, _ = losses.total(prediction, 1 - y, (digits + 1) % 10, Loss())
     assert right < wrong
 
 
 def test_shortcut_is_a_strided_convolution_without_the_stride() -> None:
-    """The stride itself would corrupt memory, which a test can only notice by luck: see `Residual.forward`."""
-    block = model.Residual(4, 8, stride=2).double().eval()
+    """The stride itself would corrupt memory, which a test can only notice by luck: see `blocks.Residual.forward`."""
+    block = blocks.BasicBlock(4, 8, stride=2).double().eval()
     assert block.shortcut.stride == (1, 1)
     for size in (7, 14):
         x = torch.rand(2, 4, size, size, dtype=torch.float64)
-        activated = functional.relu(block.norm1(x))
+        activated = functional.relu(block.norms[0](x))
         shortcut = functional.conv2d(activated, block.shortcut.weight, stride=2)
-        expected = shortcut + block.conv2(functional.relu(block.norm2(block.conv1(activated))))
+        expected = shortcut + block.convolutions[1](functional.relu(block.norms[1](block.convolutions[0](activated))))
         torch.testing.assert_close(block(x), expected)
 
 
 def test_gradient_reaches_every_parameter() -> None:
     net = small(dropout=0.1)
-    total, _ = model.loss(net(torch.rand(8, 2, 28, 28)), torch.randint(0, 2, (8,)), torch.randint(0, 10, (8, 2)), 1.0)
+    y, digits = torch.randint(0, 2, (8,)), torch.randint(0, 10, (8, 2))
+    total, _ = losses.total(net(torch.rand(8, 2, 28, 28)), y, digits, Loss())
     total.backward()
     assert [name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()] == []

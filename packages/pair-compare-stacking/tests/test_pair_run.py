@@ -161,7 +161,7 @@ def test_pool_and_val_share_no_source_image(home: Path) -> None:
     [
         (["--data.name", "nowhere"], "nowhere"),
         (["--severity", "2"], "prepared with severity 1 instead of 2"),
-        (["--model.layers", "1,1,1"], "model.widths has 2 stages and model.layers 3"),
+        (["--model.layers", "1,1,1"], "model: widths has 2 stages, layers 3"),
         (["--batch-size", "65"], "stream.pairs_per_epoch: 64 is less than one batch (65)"),
         (["--epohs", "3"], "did you mean"),
         (["--lr", "fast"], "--lr"),

@@ -57,6 +57,23 @@ class StreamBatches(Batches):
             yield self.make(generator.manual_seed(derive(self.seed, "stream", self.runtime.rank, k)))
 
 
+class SideBySide(Batches):
+    """Several sources of batches at once, for models that learn together: batch k is the list of their batches k.
+
+    Raises ValueError where they differ in length or batch size.
+    """
+
+    def __init__(self, sources: Sequence[Batches]) -> None:
+        if len({(source.batches_per_epoch, source.batch_size) for source in sources}) != 1:
+            raise ValueError("batches side by side must be equally many and equally large")
+        self.sources = sources
+        self.batches_per_epoch, self.batch_size = sources[0].batches_per_epoch, sources[0].batch_size
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[list[Any]]:
+        for batches in zip(*(source.epoch(epoch, start) for source in self.sources), strict=True):
+            yield list(batches)
+
+
 class LoaderBatches(Batches):
     """Shuffled batches of a map-style data set through `torch.utils.data.DataLoader`.
 

@@ -38,6 +38,7 @@ class Learner:
         skips = config.training.max_skipped_steps or self.accelerator.scaler
         self.guard = BufferGuard(plain) if skips else None
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.clipped_together = [[p for p in part.parameters() if p.requires_grad] for part in task.independent(plain)]
         self.schedule = optim.Schedule(config.scheduler, total_steps)
 
     def _prepare(self, model: nn.Module) -> nn.Module:
@@ -99,9 +100,13 @@ class Learner:
         return {**logs, "grad_norm": norm}, bad
 
     def _clip(self) -> torch.Tensor:
-        """Global gradient norm before clipping, the same on every process."""
-        limit = self.config.training.clip_norm
-        return fsdp.whole(self.accelerator.clip_grad_norm_(self.parameters, math.inf if limit is None else limit))
+        """Clip the gradient, of each independent part by its own norm; the norm of all before, equal on all processes."""
+        limit = self.config.training.clip_norm or math.inf
+        if len(self.clipped_together) == 1:
+            return fsdp.whole(self.accelerator.clip_grad_norm_(self.parameters, limit))
+        self.accelerator.unscale_gradients()  # once: Accelerate's clipping would divide by fp16's scale each time
+        norms = [fsdp.whole(nn.utils.clip_grad_norm_(part, limit)) for part in self.clipped_together]
+        return torch.stack(norms).norm()
 
     def _apply(self, norm: torch.Tensor) -> torch.Tensor:
         """Step the optimizers, all or none: not where `norm` is not finite. Returns whether it is not, as () 0 or 1."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -34,6 +35,10 @@ class Task(ABC):
         """Metrics of `model` (already in eval mode, averaged weights where there are any), the same on every process.
 
         Each process scores its share and gathers: `runtime.gather`."""
+
+    def independent(self, model: nn.Module) -> Sequence[nn.Module]:
+        """The parts of `model` (the plain one) that learn independently: each has its gradient clipped by its own norm."""
+        return (model,)
 
     def no_decay(self, name: str, parameter: nn.Parameter) -> bool:
         """Whether a parameter is exempt from weight decay: by default vectors and scalars."""

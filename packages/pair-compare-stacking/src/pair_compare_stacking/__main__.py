@@ -12,13 +12,23 @@ APP = App(
     config="pair_compare_stacking.config:Config",
     task="pair_compare_stacking.train:build_task",
     headline="accuracy",
-    aliases={"source": "data.source", "data": "data.path", "severity": "data.severity"},
+    aliases={
+        **{"source": "data.source", "data": "data.path", "severity": "data.severity"},
+        **{"feat_dim": "model.feat_dim", "layers": "model.layers", "width_mult": "model.width_mult"},
+        **{"architecture": "model.architecture", "antisymmetric": "model.antisymmetric"},
+    },
     verbs=(
         Verb(
             "prepare",
             "pair_compare_stacking.prepare:run",
             "source digits -> files of degraded pairs",
             options="pair_compare_stacking.config:PrepareOptions",
+        ),
+        Verb(
+            "train",
+            "pair_compare_stacking.stages:run",
+            "train one model, several together, or the stages of an ensemble; ends with a report",
+            options="pair_compare_stacking.config:TrainOptions",
         ),
         Verb(
             "evaluate",

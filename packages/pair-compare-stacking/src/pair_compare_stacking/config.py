@@ -1,38 +1,136 @@
 """Configuration of pair-compare, and the flags of its verbs. Imports nothing heavy: `--help` reads it."""
 
-from pathlib import Path
-from typing import Literal
+from __future__ import annotations
 
-from pydantic import Field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
 
 from pair_compare_stacking.pairs_config import Data
+from pair_compare_stacking.training_config import Augment, Distill, Loss
 from shared_core.runs import RunOptions
 from shared_core.settings import RunConfig, Section
 
+HeadName = Literal["difference", "concatenation", "product", "cosine", "l2", "residual"]
+MethodName = Literal["mean", "weighted_mean", "logistic", "greedy", "lightgbm"]
+ModelName = Annotated[str, Field(pattern=r"^\w[\w.\-]*$")]
+ModelSeed = Annotated[int, Field(ge=0, lt=2**32)]
+
 
 class Model(Section):
-    """The single model (`pair_compare_stacking.model.PairModel`)."""
+    """The network (`pair_compare_stacking.model.PairModel`)."""
 
-    widths: tuple[int, ...] = Field((48, 96, 192), min_length=1, description="channels per stage of the tower")
-    layers: tuple[int, ...] = Field((1, 1, 1), min_length=1, description="residual blocks per stage")
+    architecture: Literal["resnet", "fpn"] = Field("resnet", description="fpn: a feature pyramid on the stages")
+    widths: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (48, 96, 192), min_length=1, description="channels per stage of the tower"
+    )
+    width_mult: float = Field(1.0, gt=0, le=16, description="multiplies the widths, rounded to multiples of 8")
+    layers: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (1, 1, 1), min_length=1, description="residual blocks per stage"
+    )
+    block: Literal["basic", "bottleneck"] = Field("basic", description="kind of residual block")
+    attention: Literal["none", "se", "cbam"] = Field(
+        "none", description="after each stage: none, squeeze and excitation, or channels and places (CBAM)"
+    )
+    stem_stride: Literal[1, 2] = Field(2, description="1: the first stage sees every pixel, at 4 times the cost")
     feat_dim: int = Field(256, ge=1, description="features per half")
-    hidden: int = Field(128, ge=1, description="width of the learned part of the comparison")
+    heads: tuple[HeadName, ...] = Field(
+        ("concatenation",), min_length=1, description="what compares the features of the halves"
+    )
+    hidden: int = Field(128, ge=1, description="width of each head")
+    posteriors: bool = Field(True, description="start from what Bayes' rule makes of the two digit posteriors")
+    antisymmetric: bool = Field(True, description="swapping the halves flips the answer exactly: h(a, b) - h(b, a)")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the features")
-    digit_weight: float = Field(1.0, ge=0, description="weight of the digit loss beside the comparison loss")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Model:
+        if len(self.widths) != len(self.layers):
+            raise ValueError(f"widths has {len(self.widths)} stages, layers {len(self.layers)}; give as many of both")
+        if len(set(self.heads)) != len(self.heads):
+            raise ValueError("heads: names one twice; a second copy would learn the same")
+        return self
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Channels per stage, with the multiplier."""
+        if self.width_mult == 1.0:
+            return self.widths
+        return tuple(max(8, round(width * self.width_mult / 8) * 8) for width in self.widths)
 
 
 class Stream(Section):
-    """The endless stream of freshly degraded training pairs."""
+    """Where training pairs come from."""
 
-    pairs_per_epoch: int = Field(50_000, ge=1, description="pairs drawn per epoch, over all processes")
+    kind: Literal["generator", "file"] = Field(
+        "generator",
+        description="generator: an endless stream of freshly degraded pairs; file: train.npz, again and again",
+    )
+    pairs_per_epoch: int = Field(50_000, ge=1, description="pairs drawn per epoch, over all processes (generator)")
+
+
+class Member(Section):
+    """One of several models: what is special about it beside the sections `model`, `loss` and `augment`."""
+
+    stage: int = Field(2, ge=1, le=3, description="the stage that it is trained in")
+    seed: ModelSeed | None = Field(None, description="default: the configuration's")
+    model: dict[str, Any] = Field(default_factory=dict, description="keys of the section model")
+    loss: dict[str, Any] = Field(default_factory=dict, description="keys of the section loss")
+    augment: dict[str, Any] = Field(default_factory=dict, description="keys of the section augment")
+
+
+class Stacking(Section):
+    """Stage 4 (`pair_compare_stacking.stack`)."""
+
+    models: tuple[ModelName, ...] = Field((), description="the base models; default: all of stages 2 and 3")
+    methods: tuple[MethodName, ...] = Field(
+        ("mean", "weighted_mean", "logistic", "greedy", "lightgbm"), min_length=1, description="what is tried"
+    )
+    pairs: int = Field(20_000, ge=100, description="fresh pairs from the withheld source images")
+    folds: int = Field(5, ge=3, le=20, description="folds of source images, for the choice and for what it is worth")
+    seed: int = Field(7, ge=0, lt=2**32, description="seeds folds and pairs")
 
 
 class Config(RunConfig):
-    """One run of pair-compare."""
+    """One run of pair-compare: a single model, or several that learn together."""
 
     data: Data = Data()
     stream: Stream = Stream()
     model: Model = Model()
+    loss: Loss = Loss()
+    augment: Augment = Augment()
+    distill: Distill = Distill()
+    seeds: tuple[ModelSeed, ...] = Field((), description="train the model once for each of these seeds, together")
+    models: dict[ModelName, Member] = Field(default_factory=dict, description="several models, by name")
+    stacking: Stacking = Stacking()
+
+    @model_validator(mode="after")
+    def _models_can_be_made(self) -> Config:
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError("seeds: names one twice; it would give the same model")
+        self.singles()
+        return self
+
+    def singles(self) -> dict[str, Config]:
+        """The configuration of each of several models, as if it were trained alone; empty for a single model."""
+        if self.seeds:
+            return {f"seed_{seed}": self._single(f"seed_{seed}", seed=seed) for seed in self.seeds}
+        return {name: self._member(name, member) for name, member in self.models.items()}
+
+    def _member(self, name: str, member: Member) -> Config:
+        changed: dict[str, Any] = {"seed": self.seed if member.seed is None else member.seed}
+        for key in ("model", "loss", "augment"):
+            section = getattr(self, key)
+            try:
+                changed[key] = type(section).model_validate({**section.model_dump(), **getattr(member, key)})
+            except ValidationError as error:
+                first = error.errors()[0]
+                where = ".".join(str(part) for part in ("models", name, key, *first["loc"]))
+                raise ValueError(f"{where}: {first['msg']}") from error
+        return self._single(name, **changed)
+
+    def _single(self, name: str, **changed: Any) -> Config:
+        return self.model_copy(update={"name": name, "seeds": (), "models": {}, **changed})
 
 
 class PrepareOptions(Section):
@@ -41,16 +139,34 @@ class PrepareOptions(Section):
     sample: bool = Field(False, description="the embedded default: scikit-learn's digits, small files")
 
 
-class EvaluateOptions(RunOptions):
+class TrainOptions(Section):
+    """Which models to train."""
+
+    stage: Literal["1", "2", "3", "4", "all"] | None = Field(
+        None, description="the models of one stage, together; 4: stacking; all: one stage after the other"
+    )
+    only: tuple[ModelName, ...] = Field((), description="of several models, these alone")
+
+
+class ModelOptions(RunOptions):
+    """Which model of a run with several, or of an ensemble."""
+
+    model: ModelName | None = Field(
+        None, description="one of several models by its name, or a method of stage 4; default: what stage 4 chose"
+    )
+
+
+class EvaluateOptions(ModelOptions):
     """What to evaluate, and on what."""
 
     split: Literal["all", "val", "test_public", "test_disjoint"] = Field(
         "all", description="which of the prepared files"
     )
+    all_models: bool = Field(False, description="every model and every way of combining them, in one table")
     baseline: bool = Field(True, description="fit the baseline on train.npz and show it beside")
 
 
-class PredictOptions(RunOptions):
+class PredictOptions(ModelOptions):
     """Which pairs, and where the answers go."""
 
     input: Path | None = Field(None, description=".npz with x and id; default: the prepared test_public.npz")

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from pair_compare_stacking import baseline, ink, prepare, train
+from pair_compare_stacking import baseline, ink, prepare, subject, tables
 from pair_compare_stacking.config import Config, EvaluateOptions
 from pair_compare_stacking.generator import digit_prior
-from pair_compare_stacking.model import PairModel, Prediction
+from pair_compare_stacking.model import Prediction
 from pair_compare_stacking.pairs import PairNPZDataset
-from shared_core import figures, metrics, records, report, runs, weights
+from shared_core import figures, metrics, records, report
 from shared_core.cli import App
 from shared_core.errors import UserError
 from shared_core.metrics import Estimate
@@ -21,37 +21,53 @@ from shared_core.runtime import Runtime
 SPLITS = ("val", "test_public", "test_disjoint")
 WORST_SHOWN = 12
 COVERAGES = (0.5, 0.8, 0.9, 0.95, 1.0)  # shares of the pairs that are answered, in the table beside the curve
-UNIT = "images"  # what pairs share
+UNIT = tables.UNIT
+MODELS = "Every model, and every way of combining them"
 
 
 def run(app: App, config: Config, options: EvaluateOptions) -> int:
-    """Evaluate a checkpoint on each split and refresh the run's report."""
-    found = runs.locate(app, config, options)
-    path = runs.checkpoint(found, options.checkpoint)
+    """Evaluate a model or an ensemble on each split and refresh the run's report."""
+    who = subject.find(app, config, options)
     folder = prepare.require(config)
     runtime = Runtime.start(config.runtime, config.seed)
-    model = load_model(config, path).to(runtime.device)
     splits = [name for name in SPLITS if options.split in (name, "all") and (folder / f"{name}.npz").exists()]
     if not splits:
         raise UserError(f"{folder / options.split}.npz: no such file; prepare it with --data.n_{options.split} 20000")
     trees = fit_baseline(config, folder) if options.baseline and runtime.is_main else None
     for name in splits:
         pairs = PairNPZDataset(folder / f"{name}.npz")
-        prediction = train.predict(model, pairs.x, runtime)
+        answers = who.answer(pairs.x, runtime)
         if runtime.is_main:
-            about = evaluate(prediction, pairs, trees, found.figures, name)
-            records.write_evaluation(found, name, {"checkpoint": path.name, **about})
+            about = evaluate(answers.prediction, pairs, trees, who.run.figures, name)
+            about["notes"] += trained_on_note(who.sources, pairs)
+            if isinstance(who, subject.Several):
+                add_models(about, who, answers, pairs, name)
+            records.write_evaluation(who.run, name, {"checkpoint": who.name, **about})
             message(f"{name}: accuracy {Estimate.from_dict(about['metrics']['accuracy'])}")
+            if options.all_models and MODELS in about["tables"]:
+                print(f"{name}\n{tables.render(about['tables'][MODELS])}\n")
     if runtime.is_main:
-        print(report.write([found.path], headline=app.headline))
+        print(report.write([who.run.path], headline=app.headline))
     return 0
 
 
-def load_model(config: Config, path: Path) -> PairModel:
-    """The model of a checkpoint, averaged weights where there are any, ready to predict."""
-    model = train.build_model(config)
-    weights.load_strictly(model, weights.load_weights(path), path)
-    return model.eval()
+def trained_on_note(known: frozenset[str], pairs: PairNPZDataset) -> list[str]:
+    """A warning where training showed source images that these pairs are made of."""
+    if pairs.truth is None or not known:
+        return []
+    share = float(np.isin(pairs.truth.sources, list(known)).mean())
+    return [f"{share:.1%} of the halves show a source image that training showed as well"] if share else []
+
+
+def add_models(
+    about: dict[str, Any], who: subject.Several, answers: subject.Answers, pairs: PairNPZDataset, name: str
+) -> None:
+    """Add what the base models and the ways of combining them are worth on a split."""
+    y, sources = labels(pairs, name), None if pairs.truth is None else pairs.truth.sources
+    about["tables"] |= {MODELS: tables.every_model(answers.models, answers.methods, y, sources)}
+    if "cross_validation" in who.ensemble.decision:
+        about["tables"]["Choosing a method, on withheld pairs"] = who.ensemble.decision["cross_validation"]
+    about["notes"].append(who.ensemble.decision["sentence"])
 
 
 def fit_baseline(config: Config, folder: Path) -> baseline.TreesBaseline:
@@ -82,7 +98,7 @@ def evaluate(
     p = torch.sigmoid(prediction.logit.double()).numpy()
     right = (p >= 0.5) == y
     sources = None if pairs.truth is None else pairs.truth.sources
-    tables: dict[str, Any] = {}
+    shown: dict[str, Any] = {}
     notes = [what_intervals_are_over(len(y), sources)]
     drawn = [
         figures.reliability(p, y, folder / f"{name}_reliability.png", title=f"Reliability on {name}", groups=sources),
@@ -92,20 +108,20 @@ def evaluate(
     ]
     if digits is not None:
         by_distance = accuracy_by_distance(right, digits.numpy(), sources)
-        tables["Accuracy by distance of the digits"] = [
+        shown["Accuracy by distance of the digits"] = [
             {"|a - b|": key, "accuracy": e.as_dict(), "pairs": e.n} for key, e in by_distance.items()
         ]
-        tables["What the answer is made of"], note = ingredients(prediction, y, right, sources)
+        shown["What the answer is made of"], note = ingredients(prediction, y, right, sources)
         notes.append(note)
         drawn += digit_figures(prediction, digits.numpy(), by_distance, float(right.mean()), folder, name)
     visible = ink.visible(pairs.x.numpy())
     by_ink = accuracy_by_ink(right, visible, sources)
-    tables["Accuracy by visible ink"] = [
+    shown["Accuracy by visible ink"] = [
         {"bright pixels of the emptier half": key, "accuracy": e.as_dict(), "pairs": e.n} for key, e in by_ink.items()
     ]
     notes.append(ink.summary(visible))
     drawn.append(ink_figure(by_ink, float(right.mean()), folder, name))
-    tables["Risk against coverage"] = [
+    shown["Risk against coverage"] = [
         {"most confident": f"{share:.0%}", "accuracy": e.as_dict(), "pairs": e.n}
         for share, e in accuracy_at_coverage(np.abs(p - 0.5), right, sources).items()
     ]
@@ -124,7 +140,7 @@ def evaluate(
         "headline": "accuracy",
         "metrics": {key: e.as_dict() for key, e in metrics.binary(p, y, groups=sources, unit=UNIT).items()},
         "baselines": baselines,
-        "tables": tables,
+        "tables": shown,
         "figures": [f"figures/{path.name}" for path in drawn],
         "notes": notes,
     }

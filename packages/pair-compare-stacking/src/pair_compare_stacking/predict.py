@@ -2,11 +2,9 @@
 
 import torch
 
-from pair_compare_stacking import prepare, submission, train
+from pair_compare_stacking import prepare, subject, submission
 from pair_compare_stacking.config import Config, PredictOptions
-from pair_compare_stacking.evaluate import load_model
 from pair_compare_stacking.pairs import PairNPZDataset
-from shared_core import runs
 from shared_core.cli import App
 from shared_core.errors import UserError
 from shared_core.progress import message
@@ -23,12 +21,11 @@ def run(app: App, config: Config, options: PredictOptions) -> int:
         submission.check(options.check, pairs.ids)
         print(f"{options.check}: a valid submission for {source} ({len(pairs.ids):,} answers)")
         return 0
-    found = runs.locate(app, config, options)
-    path = runs.checkpoint(found, options.checkpoint)
+    who = subject.find(app, config, options)
     runtime = Runtime.start(config.runtime, config.seed)
-    prediction = train.predict(load_model(config, path).to(runtime.device), pairs.x, runtime)
+    prediction = who.answer(pairs.x, runtime).prediction
     if runtime.is_main:
-        out = options.out or found.predictions / f"pred_{source.stem.removeprefix('test_')}.csv"
+        out = options.out or who.run.predictions / f"pred_{source.stem.removeprefix('test_')}.csv"
         submission.write(out, pairs.ids, (torch.sigmoid(prediction.logit) >= 0.5).long().numpy())
         submission.check(out, pairs.ids)
         message(f"{out}: {len(pairs.ids):,} answers")

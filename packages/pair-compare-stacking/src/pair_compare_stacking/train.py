@@ -1,100 +1,196 @@
-"""The training problem: a stream of fresh pairs, the pair model, accuracy on val.npz."""
+"""The training problem: pairs, the pair model, accuracy on val.npz."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.data import Dataset
 
-from pair_compare_stacking import degrade, model, prepare
+from pair_compare_stacking import augment, degrade, losses, model, prepare
 from pair_compare_stacking.config import Config
 from pair_compare_stacking.generator import digit_prior
 from pair_compare_stacking.pairs import PairNPZDataset, halves
-from shared_core import files
-from shared_core.batches import StreamBatches
+from shared_core import files, userdefined
+from shared_core.batches import Batches, LoaderBatches, StreamBatches
 from shared_core.errors import UserError
 from shared_core.runtime import Runtime
+from shared_core.seeds import derive, seeded
 from shared_core.task import Task
 
 EVALUATION_BATCH = 500
 
 
+@dataclass(frozen=True)
+class Material:
+    """What models learn from and are measured on; several that learn together share it."""
+
+    images: torch.Tensor  # (M, 28, 28) uint8, on the device: single digits that the stream draws from
+    index: degrade.DigitIndex
+    val: PairNPZDataset
+    train: PairNPZDataset | None  # train.npz, where it is what is learned from
+
+    @classmethod
+    def load(cls, config: Config, runtime: Runtime) -> "Material":
+        folder = prepare.require(config)
+        val = PairNPZDataset(folder / "val.npz")
+        if val.y is None or val.digits is None:
+            raise UserError(f"{folder / 'val.npz'}: the truth beside it is missing; prepare the set again")
+        pool = files.read_npz(folder / prepare.POOL, ("images", "labels"))
+        index = degrade.DigitIndex.of(torch.from_numpy(pool["labels"]).to(runtime.device))
+        train = PairNPZDataset(folder / "train.npz") if config.stream.kind == "file" else None
+        return cls(torch.from_numpy(pool["images"]).to(runtime.device), index, val, train)
+
+
+def sources(config: Config) -> list[str]:
+    """Ids of all source images that training shows; none where a file does not say what its pairs are made of."""
+    folder = prepare.require(config)
+    if config.stream.kind == "file":
+        truth = PairNPZDataset(folder / "train.npz").truth
+        return [] if truth is None else sorted({str(source) for source in truth.sources.ravel()})
+    return sorted(str(source) for source in files.read_npz(folder / prepare.POOL, ("ids",))["ids"])
+
+
 class PairTask(Task):
-    """Trains on pairs that are drawn anew for every batch and never repeat, from images that val.npz does not use."""
+    """One model, on pairs that are drawn anew for every batch and never repeat, or on those of train.npz."""
 
     monitor = "val/accuracy"
     maximize = True
 
-    def __init__(self, config: Config, runtime: Runtime) -> None:
-        self.config = config
-        folder = prepare.require(config)
-        pool = files.read_npz(folder / prepare.POOL, ("images", "labels"))
-        self.images = torch.from_numpy(pool["images"]).to(runtime.device)
-        labels = torch.from_numpy(pool["labels"]).to(runtime.device)
-        self.index = degrade.DigitIndex.of(labels)
-        self.val = PairNPZDataset(folder / "val.npz")
-        if self.val.y is None or self.val.digits is None:
-            raise UserError(f"{folder / 'val.npz'}: the truth beside it is missing; prepare the set again")
+    def __init__(self, config: Config, runtime: Runtime, material: Material | None = None) -> None:
+        self.config, self.device = config, runtime.device
+        self.material = material or Material.load(config, runtime)
         self.model = build_model(config)
-        over_all = config.training.batch_size * runtime.world
-        if config.stream.pairs_per_epoch < over_all:
+        self.own_loss = userdefined.load(config.loss.function, "loss.function") if config.loss.function else None
+        own = config.augment.function
+        self.own_augmentation = userdefined.load(own, "augment.function") if own else None
+        self.batches = self._file(runtime) if self.material.train is not None else self._stream(runtime)
+
+    def _stream(self, runtime: Runtime) -> Batches:
+        size, wanted = self.config.training.batch_size, self.config.stream.pairs_per_epoch
+        if wanted < size * runtime.world:
             raise UserError(
-                f"stream.pairs_per_epoch: {config.stream.pairs_per_epoch} is less than one batch ({over_all}); "
-                "raise it or lower --batch-size"
+                f"stream.pairs_per_epoch: {wanted} is less than one batch ({size * runtime.world}); raise it or lower "
+                "--batch-size"
             )
-        self.batches = StreamBatches(
-            self._batch,
-            batches_per_epoch=config.stream.pairs_per_epoch // over_all,
-            batch_size=config.training.batch_size,
-            runtime=runtime,
-            seed=config.seed,
+        per_epoch = wanted // (size * runtime.world)
+        return StreamBatches(
+            self._fresh, batches_per_epoch=per_epoch, batch_size=size, runtime=runtime, seed=self.config.seed
         )
 
-    def _batch(self, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    def _file(self, runtime: Runtime) -> Batches:
+        assert self.material.train is not None
+        dataset = _FilePairs(self.material.train, self.config, self.own_augmentation)
+        size, seed = self.config.training.batch_size, self.config.seed
+        return LoaderBatches(dataset, batch_size=size, runtime=runtime, seed=seed, collate=_as_it_is)
+
+    def _fresh(self, generator: torch.Generator) -> dict[str, torch.Tensor]:
         """x float (B, 2, 28, 28), y (B,), digits (B, 2).
 
         Left and right are drawn alike, so the stream is its own swap augmentation."""
-        data = self.config.data
+        data, material = self.config.data, self.material
         pairs = degrade.sample_pairs_batch(
-            self.images, self.index, self.config.training.batch_size, data.severity, data.weight_diff1, generator
+            material.images,
+            material.index,
+            self.config.training.batch_size,
+            data.severity,
+            data.weight_diff1,
+            generator,
         )
         digits = torch.stack((pairs["left_digit"], pairs["right_digit"]), dim=1)
-        return {"x": halves(pairs["x"]), "y": pairs["y"], "digits": digits}
+        wanted = self.config.augment.model_copy(update={"swap": False})
+        x, y, digits = augment.augment(halves(pairs["x"]), pairs["y"], digits, wanted, generator, self.own_augmentation)
+        return {"x": x, "y": y, "digits": digits}
 
     def loss(self, model_: nn.Module, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        prediction = model_(batch["x"])
-        total, parts = model.loss(prediction, batch["y"], batch["digits"], self.config.model.digit_weight)
+        return self.loss_of(model_(batch["x"]), batch)
+
+    def loss_of(
+        self, prediction: model.Prediction, batch: dict[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The loss of what the model has answered to a batch."""
+        total, parts = losses.total(
+            prediction, batch["y"], batch.get("digits"), self.config.loss, function=self.own_loss
+        )
         return total, {**parts, "accuracy": ((prediction.logit > 0) == (batch["y"] > 0)).float().mean()}
 
     def evaluate(self, model_: nn.Module, runtime: Runtime) -> dict[str, float]:
-        prediction = predict(model_, self.val.x, runtime)
-        y, digits = self.val.y, self.val.digits
-        assert y is not None and digits is not None  # since __init__
-        total, parts = model.loss(prediction, y, digits, self.config.model.digit_weight)
+        val = self.material.val
+        prediction = predict(model_, val.x, runtime)
+        y, digits = val.y, val.digits
+        assert y is not None and digits is not None  # since it was loaded
+        total, parts = losses.total(prediction, y, digits, self.config.loss, function=self.own_loss)
         hits = prediction.digit_logits.argmax(dim=-1) == digits
         return {
             "val/accuracy": float(((prediction.logit > 0) == (y > 0)).float().mean()),
+            "val/f1": _f1(prediction.logit > 0, y > 0),
             "val/digit_accuracy": float(hits.float().mean()),
             "val/loss": float(total),
             **{f"val/{name}": float(value) for name, value in parts.items()},
         }
 
 
-def build_model(config: Config) -> model.PairModel:
-    """The model of a configuration, freshly initialised."""
-    wanted = config.model
-    if len(wanted.widths) != len(wanted.layers):
-        raise UserError(
-            f"model.widths has {len(wanted.widths)} stages and model.layers {len(wanted.layers)}; give as many of both"
+class _FilePairs(Dataset[dict[str, Any]]):
+    """A file of pairs, fetched batch by batch, with augmentation."""
+
+    def __init__(self, pairs: PairNPZDataset, config: Config, own_augmentation: Callable[..., Any] | None) -> None:
+        self.pairs, self.settings, self.own_augmentation = pairs, config.augment, own_augmentation
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitems__(self, rows: Sequence[int]) -> dict[str, torch.Tensor]:
+        """x float (B, 2, 28, 28), y (B,), and digits (B, 2) where they are known."""
+        generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
+        y, digits = self.pairs.y, self.pairs.digits
+        assert y is not None  # a training file has labels: `pairfile`
+        x, y, digits = augment.augment(
+            halves(self.pairs.x[rows]),
+            y[rows],
+            None if digits is None else digits[rows],
+            self.settings,
+            generator,
+            self.own_augmentation,
         )
-    return model.PairModel(
-        digit_prior(config.data.weight_diff1),
-        wanted.widths,
-        wanted.layers,
-        wanted.feat_dim,
-        wanted.hidden,
-        wanted.dropout,
-    )
+        return {"x": x, "y": y} | ({} if digits is None else {"digits": digits})
 
 
-def build_task(config: Config, runtime: Runtime) -> PairTask:
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _f1(answered: torch.Tensor, true: torch.Tensor) -> float:
+    return float(2 * (answered & true).sum() / (answered.sum() + true.sum()).clamp(min=1))
+
+
+def build_model(config: Config) -> model.PairModel:
+    """The model of a configuration, freshly initialised: the same for the same seed, whatever was drawn before."""
+    wanted = config.model
+    with seeded(derive(config.seed, "model")):
+        return model.PairModel(
+            digit_prior(config.data.weight_diff1),
+            wanted.channels,
+            wanted.layers,
+            wanted.feat_dim,
+            wanted.hidden,
+            wanted.heads,
+            wanted.posteriors,
+            wanted.antisymmetric,
+            wanted.dropout,
+            block=wanted.block,
+            attention=wanted.attention,
+            stem_stride=wanted.stem_stride,
+            pyramid=wanted.architecture == "fpn",
+        )
+
+
+def build_task(config: Config, runtime: Runtime) -> Task:
+    """The task of a single model, or of several that learn together."""
+    if config.singles():
+        from pair_compare_stacking.members import MembersTask
+
+        return MembersTask(config, runtime)
     return PairTask(config, runtime)
 
 

@@ -1,0 +1,114 @@
+"""Saved models: folders from which one of several models can be rebuilt by itself.
+
+A run with several models keeps them in ``models/NAME/``, each in the form in which runs are published:
+
+``config.yaml``        the model's own configuration, as if it had been trained alone
+``model.safetensors``  its weights (averaged where there are any), and the digest of the configuration they belong to
+``metrics.json``       best_val_acc, best_val_f1, best_epoch, params, seed, threshold, config
+``trained_on.npz``     ids of the source images that its training showed
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pair_compare_stacking import train
+from pair_compare_stacking.config import Config
+from pair_compare_stacking.model import PairModel
+from shared_core import config as configuration
+from shared_core import files, records, runs, tensorfile, weights, yamlfile
+from shared_core.errors import UserError
+from shared_core.records import RunDir
+
+FOLDER = "models"
+WEIGHTS = "model.safetensors"
+TRAINED_ON = "trained_on.npz"
+THRESHOLD = 0.5  # of an antisymmetric answer there is no other
+
+
+def ensure(run: RunDir, config: Config) -> Path:
+    """The folder of a finished run's saved models, which is made where it is missing.
+
+    They are the last weights, not the best: an endless stream does not overfit, and nothing is chosen on val.
+    """
+    folder = run.path / FOLDER
+    if folder.is_dir():
+        return folder
+    whole = weights.load_weights(runs.checkpoint(run, "latest"))
+    last = _last_evaluation(run)
+    sources = np.array(train.sources(config))
+    with files.atomic_dir(folder) as temporary:
+        for index, (name, single) in enumerate(config.singles().items()):
+            prefix = f"members.{index}."
+            own = {key.removeprefix(prefix): tensor for key, tensor in whole.items() if key.startswith(prefix)}
+            metrics = {key.split("/")[-1]: value for key, value in last.items() if key.startswith(f"val/{name}/")}
+            _write(temporary / name, single, own, {"epoch": last.get("epoch"), **metrics}, sources)
+    return folder
+
+
+def _write(path: Path, config: Config, own: tensorfile.Tensors, metrics: dict[str, Any], sources: np.ndarray) -> None:
+    path.mkdir()
+    (path / "config.yaml").write_text(configuration.to_yaml(config))
+    tensorfile.write(path / WEIGHTS, own, {"config": configuration.digest(config)})
+    about = {
+        "best_val_acc": metrics.get("accuracy"),
+        "best_val_f1": metrics.get("f1"),
+        "best_epoch": math.ceil(metrics["epoch"]) if metrics["epoch"] is not None else None,
+        "params": sum(p.numel() for p in train.build_model(config).parameters()),
+        "seed": config.seed,
+        "threshold": THRESHOLD,
+        "config": configuration.to_dict(config),
+    }
+    (path / "metrics.json").write_text(json.dumps(about, indent=2) + "\n")
+    write_sources(path, sources)
+
+
+def write_sources(path: Path, sources: np.ndarray) -> None:
+    """Keep the ids of the source images that were trained on, beside a model."""
+    with files.atomic_path(path / TRAINED_ON) as temporary, temporary.open("wb") as stream:
+        np.savez_compressed(stream, ids=sources)
+
+
+def _last_evaluation(run: RunDir) -> dict[str, Any]:
+    rows = [row for row in records.read_metrics(run.path) if "val/accuracy" in row]
+    return rows[-1] if rows else {}
+
+
+def read_config(path: Path) -> Config:
+    """The configuration of a saved model. Raises UserError where it is missing or not valid (any more)."""
+    document = yamlfile.read(path / "config.yaml")
+    config, problems = configuration.validate(Config, document, {})
+    if config is None:
+        raise UserError("\n".join(problems))
+    return config
+
+
+def load(path: Path) -> tuple[PairModel, Config]:
+    """A saved model, ready to predict, and its configuration.
+
+    Raises UserError where the weights are missing, damaged, or belong to another configuration.
+    """
+    if not (path / WEIGHTS).is_file():
+        raise UserError(f"{path}: has no {WEIGHTS}; train the model again, or take it from the list of models")
+    config = read_config(path)
+    own, header = tensorfile.read(path / WEIGHTS)
+    if header.get("config") != configuration.digest(config):
+        raise UserError(
+            f"{path}: {WEIGHTS} was trained with another configuration than config.yaml says; restore the file that "
+            "belongs to it, or train the model again"
+        )
+    model = train.build_model(config)
+    weights.load_strictly(model, own, path)
+    return model.eval(), config
+
+
+def trained_on(path: Path) -> set[str]:
+    """Ids of the source images that a saved model's training showed. Raises UserError where they are unknown."""
+    if not (path / TRAINED_ON).is_file():
+        raise UserError(f"{path}: does not say which source images it was trained on ({TRAINED_ON} is missing)")
+    return {str(name) for name in files.read_npz(path / TRAINED_ON, ("ids",))["ids"]}

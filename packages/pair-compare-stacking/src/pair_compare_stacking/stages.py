@@ -1,0 +1,106 @@
+"""The verb `train`: one model, several together, or the stages of an ensemble one after the other."""
+
+from __future__ import annotations
+
+from pair_compare_stacking.config import Config, TrainOptions
+from shared_core import config as configuration
+from shared_core import runs, verbs
+from shared_core.cli import App
+from shared_core.errors import UserError
+from shared_core.progress import message
+from shared_core.records import RunDir
+
+TRAINED = ("1", "2", "3")
+
+
+def run(app: App, config: Config, options: TrainOptions) -> int:
+    """Train what the options say; exit status as of the core's `train`."""
+    if options.stage is None:
+        return _train(app, _only(config, options.only))
+    wanted = (*TRAINED, "4") if options.stage == "all" else (options.stage,)
+    if options.stage == "all":
+        wanted = tuple(stage for stage in wanted if stage == "4" or _of_stage(config, stage).models)
+    for stage in wanted:
+        if stage == "4":
+            from pair_compare_stacking import stack
+
+            status = stack.run(app, config)
+        else:
+            status = _stage(app, config, stage, options.only)
+        if status:
+            return status
+    return 0
+
+
+def _stage(app: App, config: Config, stage: str, only: tuple[str, ...]) -> int:
+    """Train the models of one stage as the run NAME-stageN, unless that is finished."""
+    chosen = _of_stage(config, stage)
+    if not config.seeds and not chosen.models:
+        known = sorted({str(member.stage) for member in config.models.values()})
+        there = f"its models have stages {', '.join(known)}" if known else "it names no models; try --config ten"
+        raise UserError(f"--stage {stage}: the configuration has no model of this stage; {there}")
+    chosen = _only(chosen, only)
+    done = finished(app, chosen)
+    if done is not None and config.training.resume == "auto":
+        message(f"stage {stage}: finished before: {done.path}")
+        return 0
+    return _train(app, chosen)
+
+
+def stage_name(config: Config, stage: str) -> str:
+    """Name of the run in which a stage is trained."""
+    return f"{config.name or runs.DEFAULT_NAME}-stage{stage}"
+
+
+def _of_stage(config: Config, stage: str) -> Config:
+    models = {name: member for name, member in config.models.items() if str(member.stage) == stage}
+    return config.model_copy(update={"name": stage_name(config, stage), "models": models})
+
+
+def _only(config: Config, names: tuple[str, ...]) -> Config:
+    """The configuration with some of its models only."""
+    if not names:
+        return config
+    known = list(config.singles())
+    if unknown := [name for name in names if name not in known]:
+        raise UserError(f"--only {unknown[0]}: no such model here; there are {', '.join(known) or 'none'}")
+    if config.seeds:
+        return config.model_copy(update={"seeds": tuple(int(name.removeprefix("seed_")) for name in names)})
+    return config.model_copy(update={"models": {name: config.models[name] for name in names}})
+
+
+def finished(app: App, config: Config) -> RunDir | None:
+    """The finished run of that name and configuration, if the newest one is."""
+    try:
+        found = runs.locate(app, config)
+    except UserError:
+        return None
+    if found.read_status().get("state") != "finished":
+        return None
+    stored = found.path / "config.yaml"
+    from shared_core import yamlfile
+
+    return None if configuration.differences(yamlfile.read(stored).data, config) else found
+
+
+def _train(app: App, config: Config) -> int:
+    status = verbs.train(app, config, None)
+    if status == 0:
+        _keep(app, config)
+    return status
+
+
+def _keep(app: App, config: Config) -> None:
+    """What the end of a training leaves beside its checkpoints: saved models, or the images a single model saw."""
+    import numpy as np
+
+    from pair_compare_stacking import saved, train
+    from shared_core.runtime import Runtime
+
+    if not Runtime.start(config.runtime, config.seed, config.training.accumulation).is_main:
+        return
+    found = runs.locate(app, config)
+    if config.singles():
+        message(f"models: {saved.ensure(found, config)}")
+    else:
+        saved.write_sources(found.path, np.array(train.sources(config)))

@@ -1,0 +1,113 @@
+"""Who answers: a checkpoint, one of several saved models, or an ensemble by one of its methods."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pair_compare_stacking import blends, ensemble, saved, stackers, stages, train
+from pair_compare_stacking.config import Config, ModelOptions
+from pair_compare_stacking.ensemble import Ensemble
+from pair_compare_stacking.model import PairModel, Prediction
+from shared_core import runs, weights
+from shared_core.cli import App
+from shared_core.errors import UserError
+from shared_core.records import RunDir
+from shared_core.runtime import Runtime
+from shared_core.schema import did_you_mean
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What was answered to N pairs."""
+
+    prediction: Prediction  # the answer
+    models: dict[str, Prediction] = field(default_factory=dict)  # what it was made of: base models by name
+    methods: dict[str, np.ndarray] = field(default_factory=dict)  # P(left larger) (N,) by each way of combining them
+
+
+@dataclass(frozen=True)
+class Single:
+    """One model."""
+
+    run: RunDir  # where its evaluation is kept
+    name: str  # for the record
+    model: PairModel
+    sources: frozenset[str]  # ids of the source images that its training showed, as far as they are known
+
+    def answer(self, x: torch.Tensor, runtime: Runtime) -> Answers:
+        return Answers(train.predict(self.model.to(runtime.device), x, runtime))
+
+
+@dataclass(frozen=True)
+class Several:
+    """An ensemble and one of its methods."""
+
+    run: RunDir
+    name: str
+    ensemble: Ensemble
+    method: str
+    sources: frozenset[str]
+
+    def answer(self, x: torch.Tensor, runtime: Runtime) -> Answers:
+        base = self.ensemble.base(x, runtime)
+        return Answers(self.ensemble.combine(base, self.method), base, self.ensemble.probabilities(base))
+
+
+def find(app: App, config: Config, options: ModelOptions) -> Single | Several:
+    """Whom the options mean.
+
+    Raises UserError where there is no such run, checkpoint or model, or its weights are of another configuration.
+    """
+    run = _locate(app, config, options)
+    if not (run.path / saved.FOLDER).is_dir() and not _several(run):
+        if options.model is not None:
+            raise UserError(f"--model {options.model}: {run.path} has one model only; leave the flag out")
+        return _checkpoint(config, run, options.checkpoint)
+    folder = saved.ensure(run, saved.read_config(run.path))
+    names = sorted(path.name for path in folder.iterdir())
+    if options.model in names:
+        path = folder / str(options.model)
+        return Single(RunDir(path), path.name, saved.load(path)[0], frozenset(saved.trained_on(path)))
+    found = ensemble.load(run) if ensemble.is_one(run) else _uncombined(folder, names)
+    method = options.model or found.chosen
+    if method not in found.stackers:
+        known = [*names, *found.stackers]
+        raise UserError(f"--model {method}: no such model{did_you_mean(method, known)}; there are {', '.join(known)}")
+    sources = frozenset().union(*(saved.trained_on(folder / name) for name in found.models))
+    return Several(run, method, found, method, sources)
+
+
+def _locate(app: App, config: Config, options: ModelOptions) -> RunDir:
+    """The run, or else that of the stage which trained the model."""
+    try:
+        return runs.locate(app, config, options)
+    except UserError:
+        if options.model not in config.models or options.is_explicit:
+            raise
+        stage = str(config.models[str(options.model)].stage)
+        return runs.locate(app, config, name=stages.stage_name(config, stage))
+
+
+def _several(run: RunDir) -> bool:
+    return (run.path / "config.yaml").is_file() and bool(saved.read_config(run.path).singles())
+
+
+def _checkpoint(config: Config, run: RunDir, which: str) -> Single:
+    path = runs.checkpoint(run, which)
+    model = train.build_model(config)
+    weights.load_strictly(model, weights.load_weights(path), path)
+    known = (run.path / saved.TRAINED_ON).is_file()
+    return Single(run, path.name, model.eval(), frozenset(saved.trained_on(run.path) if known else ()))
+
+
+def _uncombined(folder: Path, names: list[str]) -> Ensemble:
+    """Models that stage 4 has not worked on: their plain mean."""
+    equal = tuple(blends.equal(len(names)).tolist())
+    mean = stackers.Blend("mean", tuple(names), (1.0,) * len(names), equal)
+    sentence = "the plain mean of the models' probabilities, not calibrated: stage 4 has not been run"
+    models = {name: saved.load(folder / name)[0] for name in names}
+    return Ensemble(models, {"mean": mean}, "mean", {"method": "mean", "sentence": sentence})

@@ -1,0 +1,71 @@
+"""Tables about several models: each of them and each way of combining them, side by side."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from pair_compare_stacking import stackers
+from pair_compare_stacking.model import Prediction
+from pair_compare_stacking.stacking import NESTED, CrossValidation
+from shared_core import metrics
+from shared_core.metrics import Estimate
+
+UNIT = "images"  # what pairs share
+
+
+def every_model(
+    models: dict[str, Prediction], methods: dict[str, np.ndarray], y: np.ndarray, sources: np.ndarray | None
+) -> list[dict[str, Any]]:
+    """Accuracy, calibration error and difference to the mean, for each model and each method: rows of a table."""
+    answers = {name: torch.sigmoid(prediction.logit.double()).numpy() for name, prediction in models.items()}
+    answers |= {f"all: {stackers.WORDS.get(method, method)}": p for method, p in methods.items()}
+    mean = (methods["mean"] >= 0.5) == y
+    rows = []
+    for name, p in answers.items():
+        right = (p >= 0.5) == y
+        rows.append(
+            {
+                "model": name,
+                "accuracy": metrics.proportion(right, sources, UNIT).as_dict(),
+                "less the mean": metrics.paired_difference(mean, right, sources, UNIT).as_dict(),
+                "McNemar's p": round(metrics.mcnemar(mean, right), 4),
+                "ECE": round(metrics.expected_calibration_error(p, y), 4),
+            }
+        )
+    return rows
+
+
+def cross_validation(found: CrossValidation) -> list[dict[str, Any]]:
+    """What each method is worth on the withheld pairs, out of fold: rows of a table."""
+    rows = []
+    for method, p in found.p.items():
+        name = "whatever the other folds choose" if method == NESTED else stackers.WORDS.get(method, method)
+        scores = [float(found.right(method)[found.fold == fold].mean()) for fold in np.unique(found.fold)]
+        rows.append(
+            {
+                "method": name,
+                "accuracy": found.accuracy(method).as_dict(),
+                "log loss": round(float(-np.log(np.clip(np.where(found.y == 1, p, 1 - p), 1e-12, 1)).mean()), 4),
+                "by fold": ", ".join(f"{score:.3f}" for score in scores),
+            }
+        )
+    return rows
+
+
+def render(rows: list[dict[str, Any]]) -> str:
+    """Rows as aligned text."""
+    cells = [list(rows[0]), *([_text(value) for value in row.values()] for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
+    )
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        e = Estimate.from_dict(value)
+        return f"{e.value:.4f} [{e.low:.4f}, {e.high:.4f}]"
+    return f"{value:.4f}" if isinstance(value, float) else str(value)

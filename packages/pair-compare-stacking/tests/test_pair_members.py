@@ -1,0 +1,185 @@
+"""Models that learn together: as each would alone, saved so that each can be rebuilt by itself."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from pair_compare_stacking import saved, stages
+from pair_compare_stacking.__main__ import APP, main
+from pair_compare_stacking.config import Config
+from shared_core import config as configuration
+from shared_core import files, records, runs, weights, yamlfile
+
+TINY = [
+    *("--data.n_train", "60", "--data.n_val", "40", "--data.n_test_public", "30", "--severity", "3"),
+    *("--stream.pairs_per_epoch", "64", "--epochs", "2", "--batch-size", "16", "--model.widths", "8,16"),
+    *("--model.layers", "1,1", "--model.feat_dim", "8", "--model.hidden", "4", "--logging.tracker", "none"),
+    *("--runtime.device", "cpu", "--runtime.threads", "1", "--logging.progress", "false", "--optimizer.name", "muon"),
+    *("--training.clip_norm", "0.3", "--training.ema_decay", "0.9", "--lr", "0.01"),
+]
+MODELS = {
+    "fusion_1.0": {"stage": 2, "model": {"heads": ["difference", "cosine", "residual"], "attention": "cbam"}},
+    "fpn": {"stage": 3, "seed": 5, "model": {"architecture": "fpn"}, "loss": {"kind": "focal"}},
+    "plain": {"stage": 3, "seed": 7},
+}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("members")
+    (folder / "several.yaml").write_text(f"models: {json.dumps(MODELS)}\n")
+    assert run(folder, "prepare") == 0
+    assert run(folder, "train", "--config", str(folder / "several.yaml")) == 0
+    return folder
+
+
+def run(folder: Path, verb: str, *flags: str) -> int:
+    name = [] if "--name" in flags else ["--name", "several"]
+    paths = ["--paths.data", str(folder / "data"), "--paths.runs", str(folder / "runs")]
+    return main([verb, *paths, *TINY, *name, *flags])
+
+
+def of_run(folder: Path, *parts: str) -> Path:
+    return folder.joinpath("runs", "pair-compare-stacking", *parts)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_together_is_as_alone(home: Path, name: str) -> None:
+    """From its own saved configuration, with other models or without: the same weights, averages and metrics."""
+    path = of_run(home, "several", "models", name)
+    assert main(["train", "--config", str(path / "config.yaml"), "--name", f"alone-{name}"]) == 0
+    alone = weights.load_weights(runs.checkpoint(records.RunDir(of_run(home, f"alone-{name}")), "latest"))
+    together = weights.load_weights(path)
+    assert set(alone) == set(together)
+    for key, tensor in alone.items():
+        torch.testing.assert_close(tensor, together[key], rtol=1e-5, atol=1e-6, msg=key)
+    rows = [row for row in records.read_metrics(of_run(home, f"alone-{name}")) if "val/accuracy" in row]
+    assert json.loads((path / "metrics.json").read_text())["best_val_acc"] == pytest.approx(rows[-1]["val/accuracy"])
+
+
+def test_models_are_rebuilt_from_their_own_folder(home: Path) -> None:
+    for name in MODELS:
+        model, config = saved.load(of_run(home, "several", "models", name))
+        assert config.name == name and not config.models
+        assert not model.training
+    fusion, _ = saved.load(of_run(home, "several", "models", "fusion_1.0"))
+    assert [head.kind for head in fusion.comparison.terms] == ["difference", "cosine", "residual"]
+
+
+def test_metrics_file_has_the_keys_that_its_users_know(home: Path) -> None:
+    about = json.loads(of_run(home, "several", "models", "fpn", "metrics.json").read_text())
+    assert set(about) == {"best_val_acc", "best_val_f1", "best_epoch", "params", "seed", "threshold", "config"}
+    assert (about["best_epoch"], about["seed"], about["threshold"]) == (2, 5, 0.5)
+    assert about["config"]["model"]["architecture"] == "fpn" and about["config"]["loss"]["kind"] == "focal"
+
+
+def test_saved_model_knows_what_it_was_trained_on(home: Path) -> None:
+    known = saved.trained_on(of_run(home, "several", "models", "plain"))
+    pool = files.read_npz(home / "data/pair-compare-stacking/digits-disjoint/pool.npz", ("ids",))["ids"]
+    assert known == {str(name) for name in pool}
+
+
+def error(capsys: pytest.CaptureFixture[str]) -> str:
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
+    return line
+
+
+def test_other_configuration_than_the_weights_have_is_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also where every shape would fit."""
+    path = of_run(home, "several", "models", "plain", "config.yaml")
+    before = path.read_text()
+    try:
+        path.write_text(before.replace("antisymmetric: true", "antisymmetric: false"))
+        assert path.read_text() != before
+        assert run(home, "evaluate", "--run", str(of_run(home, "several")), "--model", "plain") == 2
+        assert "was trained with another configuration than config.yaml says" in error(capsys)
+    finally:
+        path.write_text(before)
+
+
+def test_missing_weights_are_named(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = of_run(home, "several", "models", "plain", saved.WEIGHTS)
+    path.rename(path.with_suffix(".away"))
+    try:
+        assert run(home, "evaluate", "--run", str(of_run(home, "several"))) == 2
+        assert "models/plain: has no model.safetensors" in error(capsys)
+    finally:
+        path.with_suffix(".away").rename(path)
+
+
+def test_one_of_several_is_evaluated_by_name(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = str(home / "several.yaml")
+    assert run(home, "evaluate", "--config", config, "--model", "fpn", "--split", "val", "--baseline", "false") == 0
+    found = json.loads(of_run(home, "several", "models", "fpn", "evaluation", "val.json").read_text())
+    about = json.loads(of_run(home, "several", "models", "fpn", "metrics.json").read_text())
+    assert found["metrics"]["accuracy"]["value"] == pytest.approx(about["best_val_acc"])
+    capsys.readouterr()
+    assert run(home, "evaluate", "--config", config, "--model", "fpm") == 2
+    assert "--model fpm: no such model (did you mean fpn?)" in error(capsys)
+
+
+def test_table_of_all_models(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ("--all-models", "--split", "val", "--baseline", "false")
+    assert run(home, "evaluate", "--config", str(home / "several.yaml"), *flags) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "val" and lines[1].split()[:2] == ["model", "accuracy"]
+    assert [line.split()[0] for line in lines[2:5]] == sorted(MODELS)
+    found = json.loads(of_run(home, "several", "evaluation", "val.json").read_text())
+    assert any("stage 4 has not been run" in note for note in found["notes"])
+
+
+def test_stage_trains_its_models_and_is_not_repeated(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = str(home / "several.yaml")
+    assert run(home, "train", "--config", config, "--name", "staged", "--stage", "3") == 0
+    assert sorted(path.name for path in of_run(home, "staged-stage3", "models").iterdir()) == ["fpn", "plain"]
+    capsys.readouterr()
+    assert run(home, "train", "--config", config, "--name", "staged", "--stage", "3") == 0
+    assert "stage 3: finished before" in capsys.readouterr().err
+    assert not of_run(home, "staged-stage3-2").exists()
+    assert run(home, "train", "--config", config, "--name", "staged", "--stage", "1") == 2
+    assert "--stage 1: the configuration has no model of this stage; its models have stages 2, 3" in error(capsys)
+
+
+def test_seeds_are_models(home: Path) -> None:
+    assert run(home, "train", "--name", "seeds", "--seeds", "42,2023", "--epochs", "1") == 0
+    first, second = (saved.load(of_run(home, "seeds", "models", f"seed_{seed}"))[0] for seed in (42, 2023))
+    assert not torch.equal(first.tower.stem.weight, second.tower.stem.weight)
+
+
+def configured(**values: object) -> Config:
+    config, problems = configuration.validate(Config, yamlfile.Document(values), {})
+    assert config is not None, problems
+    return config
+
+
+def test_finished_run_of_another_configuration_does_not_count(home: Path) -> None:
+    stored = saved.read_config(of_run(home, "several"))
+    assert stages.finished(APP, stored) is not None
+    assert stages.finished(APP, stored.model_copy(update={"seed": 99})) is None
+
+
+@pytest.mark.parametrize(
+    ("models", "complaint"),
+    [
+        ({"a": {"model": {"width": 3}}}, "models.a.model.width"),
+        ({"a": {"stage": 4}}, "models.a.stage"),
+        ({"a": {"loss": {"gamma": -1}}}, "models.a.loss.gamma"),
+        ({"../a": {}}, "models"),
+    ],
+)
+def test_mistake_in_a_model_is_named(models: dict[str, object], complaint: str) -> None:
+    config, problems = configuration.validate(Config, yamlfile.Document({"models": models}), {})
+    assert config is None
+    assert complaint in "\n".join(problems)
+
+
+def test_overrides_are_those_of_the_model_alone() -> None:
+    config = configured(
+        model={"feat_dim": 64},
+        models={"a": {"model": {"width_mult": 1.5}}, "b": {"seed": 3, "loss": {"kind": "focal"}}},
+    )
+    a, b = config.singles()["a"], config.singles()["b"]
+    assert a.model.channels == (72, 144, 288) and a.model.feat_dim == b.model.feat_dim == 64
+    assert (a.seed, b.seed, a.loss.kind, b.loss.kind) == (0, 3, "bce", "focal")

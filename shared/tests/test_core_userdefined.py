@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -67,7 +68,17 @@ def test_no_file_here_hides_an_installed_module(write: Writer, monkeypatch: pyte
     write("def rgb_to_hsv(*rgb):\n    return 'mine'\n", "colorsys.py")
     monkeypatch.delitem(sys.modules, "colorsys", raising=False)
     assert load("colorsys:rgb_to_hsv", KEY, own=True)(0, 0, 0) == (0, 0, 0)
+    load("colorsys:rgb_to_hsv", KEY, own=True)
     assert sys.path[-1] == str(Path.cwd()) and sys.path.count(str(Path.cwd())) == 1
+
+
+def test_a_file_younger_than_the_last_look(write: Writer) -> None:
+    """Python remembers a folder's files until the folder's time changes, which has its granularity."""
+    assert "no module mine_own" in refused("mine_own:f")
+    before = Path.cwd().stat().st_mtime_ns
+    write("def f():\n    return 1\n")
+    os.utime(Path.cwd(), ns=(before, before))
+    assert load("mine_own:f", KEY, own=True)() == 1
 
 
 def test_a_foreign_configuration_runs_nothing(write: Writer) -> None:

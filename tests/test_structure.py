@@ -12,7 +12,10 @@ from house import CORE, PACKAGES, ROOT, Package, imports_any, sources, tracked_f
 
 LONGEST_FILE = 420
 # the rooms that may know of files, YAML and the trainer; every other module of a package is model or science
-KNOWN_ROOMS = {"__init__", "__main__", "config", "data", "train", "evaluate", "predict", "prepare"}
+KNOWN_ROOMS = {
+    "__init__", "__main__", "config", "data", "train", "evaluate", "predict", "prepare",
+    "members", "stages", "saved", "ensemble", "stack", "subject",
+}  # fmt: skip
 OUTSIDE = {
     "yaml", "shared_core.yamlfile", "shared_core.config", "shared_core.trainer", "shared_core.records",
     "shared_core.checkpoint", "shared_core.runtime", "shared_core.cli", "argparse",

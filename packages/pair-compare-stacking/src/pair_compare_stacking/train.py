@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -62,10 +63,20 @@ class PairTask(Task):
         self.config, self.device = config, runtime.device
         self.material = material or Material.load(config, runtime)
         self.model = build_model(config)
-        self.own_loss = userdefined.load(config.loss.function, "loss.function") if config.loss.function else None
-        own = config.augment.function
-        self.own_augmentation = userdefined.load(own, "augment.function") if own else None
         self.batches = self._file(runtime) if self.material.train is not None else self._stream(runtime)
+
+    @cached_property
+    def own_loss(self) -> Callable[..., Any] | None:
+        """The user's own comparison loss. Only training asks for it: nothing else runs what a configuration names."""
+        return self._own(self.config.loss.function, "loss.function")
+
+    @cached_property
+    def own_augmentation(self) -> Callable[..., Any] | None:
+        """The user's own augmentation, likewise."""
+        return self._own(self.config.augment.function, "augment.function")
+
+    def _own(self, name: str | None, key: str) -> Callable[..., Any] | None:
+        return None if name is None else userdefined.load(name, key, own=True)
 
     def _stream(self, runtime: Runtime) -> Batches:
         size, wanted = self.config.training.batch_size, self.config.stream.pairs_per_epoch
@@ -81,7 +92,7 @@ class PairTask(Task):
 
     def _file(self, runtime: Runtime) -> Batches:
         assert self.material.train is not None
-        dataset = _FilePairs(self.material.train, self.config, self.own_augmentation)
+        dataset = _FilePairs(self.material.train, self)
         size, seed = self.config.training.batch_size, self.config.seed
         return LoaderBatches(dataset, batch_size=size, runtime=runtime, seed=seed, collate=_as_it_is)
 
@@ -120,7 +131,7 @@ class PairTask(Task):
         prediction = predict(model_, val.x, runtime)
         y, digits = val.y, val.digits
         assert y is not None and digits is not None  # since it was loaded
-        total, parts = losses.total(prediction, y, digits, self.config.loss, function=self.own_loss)
+        total, parts = losses.total(prediction, y, digits, self.config.loss)
         hits = prediction.digit_logits.argmax(dim=-1) == digits
         return {
             "val/accuracy": float(((prediction.logit > 0) == (y > 0)).float().mean()),
@@ -134,8 +145,8 @@ class PairTask(Task):
 class _FilePairs(Dataset[dict[str, Any]]):
     """A file of pairs, fetched batch by batch, with augmentation."""
 
-    def __init__(self, pairs: PairNPZDataset, config: Config, own_augmentation: Callable[..., Any] | None) -> None:
-        self.pairs, self.settings, self.own_augmentation = pairs, config.augment, own_augmentation
+    def __init__(self, pairs: PairNPZDataset, task: PairTask) -> None:
+        self.pairs, self.task = pairs, task
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -149,9 +160,9 @@ class _FilePairs(Dataset[dict[str, Any]]):
             halves(self.pairs.x[rows]),
             y[rows],
             None if digits is None else digits[rows],
-            self.settings,
+            self.task.config.augment,
             generator,
-            self.own_augmentation,
+            self.task.own_augmentation,
         )
         return {"x": x, "y": y} | ({} if digits is None else {"digits": digits})
 

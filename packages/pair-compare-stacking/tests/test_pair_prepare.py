@@ -14,19 +14,20 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from pair_compare_stacking import generator, pairfile, prepare, submission
 from pair_compare_stacking.config import Config, PrepareOptions
 from pair_compare_stacking.pairs import PairNPZDataset
 from pair_compare_stacking.pairs_config import Data
-from pair_compare_stacking.sources import Source, load_source
-from shared_core import prepared
+from pair_compare_stacking.sources import Pool, Source, load_source
+from shared_core import prepared, splits
 from shared_core.errors import UserError
 
 SMALL = {"n_train": 30, "n_val": 12, "n_test_public": 10}
 FILES = [
-    "dataset.json", "pool.npz", "test_public.npz", "test_public.truth.npz", "test_public_labels.csv", "train.npz",
-    "train.truth.npz", "val.npz", "val.truth.npz",
+    "dataset.json", "pool.npz", "pool_withheld.npz", "test_public.npz", "test_public.truth.npz",
+    "test_public_labels.csv", "train.npz", "train.truth.npz", "val.npz", "val.truth.npz",
 ]  # fmt: skip
 
 
@@ -125,7 +126,8 @@ def test_the_courses_protocol_leaks_and_says_so(tmp_path: Path, digits: Path, ca
     val = pairfile.read_truth(tmp_path / "set" / "val.npz")
     with np.load(tmp_path / "set" / "pool.npz") as pool:  # the stream is honest even so
         assert not set(pool["ids"]) & set(val.sources.ravel())
-        assert len(pool["ids"]) == 200 - len(np.unique(val.sources))
+        withheld = manifest["counts"]["source_images"]["pool_withheld.npz"]
+        assert withheld >= 10 and len(pool["ids"]) == 200 - withheld - len(np.unique(val.sources))
 
 
 def test_the_courses_pairs_do_not_depend_on_what_else_is_made(tmp_path: Path, digits: Path) -> None:
@@ -185,13 +187,138 @@ def test_a_finished_file_that_was_damaged_since_is_made_again(tmp_path: Path, ca
     assert (folder / "train.npz").stat().st_mtime_ns == train
 
 
-def test_a_missing_pool_is_made_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["pool.npz", "pool_withheld.npz"])
+def test_a_missing_or_damaged_pool_is_made_again(name: str, tmp_path: Path) -> None:
     folder = tmp_path / "set"
     prepare.prepare(small(), folder, bar=False)
     before = contents(folder)
-    (folder / "pool.npz").unlink()
+    (folder / name).unlink()
     prepare.prepare(small(), folder, bar=False)
     assert contents(folder) == before
+    (folder / name).write_bytes(before[name][:-1] + b"?")
+    prepare.prepare(small(), folder, bar=False)
+    assert contents(folder) == before
+
+
+def pool_of(folder: Path, name: str) -> dict[str, np.ndarray]:
+    with np.load(folder / name) as archive:
+        return {key: archive[key] for key in archive.files}
+
+
+@pytest.mark.parametrize("protocol", ["disjoint", "course"])
+def test_withheld_images_are_in_no_other_file(protocol: str, tmp_path: Path, digits: Path) -> None:
+    data = small(source=str(digits), protocol=protocol, n_train=200, n_test_disjoint=20, withheld=0.3)
+    counts = prepare.prepare(data, tmp_path / "set", bar=False)["counts"]
+    pool, withheld = (pool_of(tmp_path / "set", name) for name in ("pool.npz", "pool_withheld.npz"))
+    assert set(pool) == set(withheld) == {"images", "labels", "ids"}
+    assert not set(pool["ids"]) & set(withheld["ids"])
+    images = {tuple(row) for row in withheld["images"].reshape(len(withheld["ids"]), -1)}
+    assert len(images) == len(withheld["ids"])
+    assert not images & {tuple(row) for row in pool["images"].reshape(len(pool["ids"]), -1)}
+    used = {
+        name: set(pairfile.read_truth(tmp_path / "set" / f"{name}.npz").sources.ravel())
+        for name in ("train", "val", "test_public", "test_disjoint")
+    }
+    for name in ("val", "test_public", "test_disjoint"):
+        assert not used[name] & set(withheld["ids"])
+        assert counts["leaks"][f"halves of {name} show a withheld source image"] == 0
+    assert bool(used["train"] & set(withheld["ids"])) == (protocol == "course")  # the course's files are as they are
+    assert (counts["leaks"]["halves of train show a withheld source image"] > 0) == (protocol == "course")
+    assert counts["source_images"] == {"pool.npz": len(pool["ids"]), "pool_withheld.npz": len(withheld["ids"])}
+    among = 200 * 5 / 6 if protocol == "disjoint" else 200 - len(used["val"])
+    assert len(withheld["ids"]) == pytest.approx(0.3 * among, abs=5)
+    assert np.ptp(np.bincount(withheld["labels"], minlength=10)) <= 1
+
+
+def test_nothing_withheld_is_as_if_there_were_no_such_thing(tmp_path: Path, digits: Path) -> None:
+    folder = tmp_path / "set"
+    prepare.prepare(small(source=str(digits), n_train=60), folder, bar=False)  # its withheld images must not stay
+    prepare.prepare(small(source=str(digits), n_train=60, withheld=0), folder, bar=False)
+    assert sorted(contents(folder)) == [name for name in FILES if name != "pool_withheld.npz"]
+    with np.load(digits) as archive:
+        images, labels = archive["Xt"], archive["Yt"]
+    rows = splits.stratified(labels, {"train": 5 / 6, "val": 1 / 6}, 0)["train"]
+    direct = generator.sample_pairs(images[rows], labels[rows], 60, 42, 0.8, 6)
+    assert np.array_equal(pairfile.read(folder / "train.npz").x, direct.x)
+    used_by_val = pairfile.read_truth(folder / "val.npz").rows
+    assert np.array_equal(pool_of(folder, "pool.npz")["images"], np.delete(images, np.unique(used_by_val), axis=0))
+
+
+def test_the_courses_files_do_not_depend_on_what_is_withheld(tmp_path: Path, digits: Path) -> None:
+    none, half = tmp_path / "none", tmp_path / "half"
+    prepare.prepare(small(source=str(digits), protocol="course", withheld=0), none, bar=False)
+    prepare.prepare(small(source=str(digits), protocol="course", withheld=0.5), half, bar=False)
+    for name in ("train.npz", "train.truth.npz", "val.npz", "test_public.npz"):
+        assert (none / name).read_bytes() == (half / name).read_bytes()
+
+
+def test_what_is_withheld_is_drawn_from_the_split_seed(tmp_path: Path, digits: Path) -> None:
+    ids = []
+    for seed in (0, 0, 1):
+        prepare.prepare(small(source=str(digits), protocol="course", split_seed=seed), tmp_path / "set", bar=False)
+        ids.append(pool_of(tmp_path / "set", "pool_withheld.npz")["ids"].tolist())
+        (tmp_path / "set" / "pool_withheld.npz").unlink()
+    assert ids[0] == ids[1] != ids[2]
+
+
+@pytest.mark.parametrize("share", [1e-6, 0.1, 0.89])
+def test_every_digit_has_images_on_both_sides(share: float, tmp_path: Path) -> None:
+    """Of scikit-learn's digits some 125 of each are for training."""
+    prepare.prepare(small(withheld=share), tmp_path / "set", bar=False)
+    pool, withheld = (pool_of(tmp_path / "set", name)["labels"] for name in ("pool.npz", "pool_withheld.npz"))
+    assert set(pool) == set(withheld) == set(range(10))
+    assert len(withheld) == pytest.approx(max(10, share * 1248), abs=10)
+    train = pairfile.read_truth(tmp_path / "set" / "train.npz")
+    assert set(train.digits.ravel()) == set(range(10))
+
+
+def test_too_few_images_to_withhold_some_are_named(tmp_path: Path, digits: Path) -> None:
+    with np.load(digits) as archive:
+        arrays = {key: archive[key] for key in archive.files}
+    keep = [3, *np.flatnonzero(arrays["Yt"] != 3)]
+    np.savez(digits, **{**arrays, "Xt": arrays["Xt"][keep], "Yt": arrays["Yt"][keep]})
+    data = small(source=str(digits), protocol="course", n_val=2)
+    with pytest.raises(
+        UserError, match=r"data\.withheld 0\.1: source images of digit 3 left for training: [01], .*to 0"
+    ):
+        prepare.prepare(data, tmp_path / "set", bar=False)
+    assert not (tmp_path / "set" / "dataset.json").exists()
+    prepare.prepare(data.model_copy(update={"withheld": 0.0}), tmp_path / "set", bar=False)
+
+
+@pytest.mark.parametrize("protocol", ["disjoint", "course"])
+@pytest.mark.parametrize("file", ["pool", "val"])
+def test_the_leak_check_knows_the_withheld_images(
+    protocol: str, file: str, tmp_path: Path, digits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = prepare._write_pools
+
+    def write_pools(data: Data, pool: Pool, folder: Path) -> None:
+        original(data, pool, folder)
+        val = pairfile.read_truth(folder / "val.npz").sources.ravel()
+        shown = pool_of(folder, "pool.npz")["ids"] if file == "pool" else val
+        np.savez(folder / "pool_withheld.npz", ids=np.append(pool_of(folder, "pool_withheld.npz")["ids"], shown[0]))
+
+    monkeypatch.setattr(prepare, "_write_pools", write_pools)
+    with pytest.raises(UserError, match=rf"1 source images are in both .*{file}"):
+        prepare.prepare(small(source=str(digits), protocol=protocol), tmp_path / "set", bar=False)
+    assert not (tmp_path / "set" / "dataset.json").exists()
+
+
+def test_the_leak_check_knows_which_images_train_may_show(
+    tmp_path: Path, digits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepare, "_rows", lambda part, data, pool, folder: prepare._divided(data, pool)[part.name])
+    parts = prepare._parts
+    monkeypatch.setattr(prepare, "_parts", lambda data: parts(data)[:2])
+    with pytest.raises(UserError, match=r"source images are in both pool_withheld\.npz and train"):
+        prepare.prepare(small(source=str(digits), n_train=200), tmp_path / "set", bar=False)
+
+
+@pytest.mark.parametrize("share", [-0.1, 0.9, 1])
+def test_shares_that_leave_nothing_to_train_on_are_refused(share: float) -> None:
+    with pytest.raises(ValidationError, match="withheld"):
+        small(withheld=share)
 
 
 def test_another_setting_is_named_and_everything_made_again(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

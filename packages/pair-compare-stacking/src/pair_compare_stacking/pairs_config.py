@@ -46,7 +46,16 @@ class Data(Section):
     val_seed: Seed = Field(43, description="seed of val.npz")
     test_public_seed: Seed = Field(44, description="seed of test_public.npz")
     test_disjoint_seed: Seed = Field(46, description="seed of test_disjoint.npz")
-    split_seed: Seed = Field(0, description="seed of the split of source images under protocol disjoint")
+    withheld: float = Field(
+        0.1,
+        ge=0,
+        lt=0.9,
+        description="share of the training images, of each digit, that no stream shows, so that stackers can be fitted "
+        "on them (pool_withheld.npz); 0: none",
+    )
+    split_seed: Seed = Field(
+        0, description="seed of the split of source images under protocol disjoint, and of what is withheld"
+    )
 
     @property
     def folder(self) -> str:

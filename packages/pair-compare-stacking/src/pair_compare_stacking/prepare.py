@@ -1,7 +1,8 @@
 """The verb `prepare`: single digits -> a prepared set of pairs.
 
 A prepared set is a folder with the files of pairs (`pairfile`), ``pool.npz`` (images, labels, ids: the single digits
-that a training stream may use, namely those of the train pool that no half of val was made of),
+that a training stream may use, namely those of the train pool that no half of val was made of and that are not
+withheld), ``pool_withheld.npz`` (those that are, for fitting what learns from the answers of trained models),
 ``test_public_labels.csv`` and ``dataset.json``, which is written last. Until then ``prepare.json`` lists the files that
 are finished, so that an interrupted run goes on where it stopped.
 """
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pair_compare_stacking import pairfile, submission
-from pair_compare_stacking.generator import SIDE, sample_pairs
+from pair_compare_stacking.generator import DIGITS, SIDE, sample_pairs
 from pair_compare_stacking.pairs_config import Data
 from pair_compare_stacking.sources import Pool, Source, load_source
 from shared_core import files, prepared, progress, splits
@@ -33,7 +34,7 @@ PACKAGE = "pair-compare-stacking"
 GENERATOR = 1  # raise it when the same settings give other files
 VAL_SHARE = 1 / 6  # of the train pool's images, under protocol disjoint
 RECORD = "prepare.json"
-POOL = "pool.npz"
+POOL, WITHHELD = "pool.npz", "pool_withheld.npz"
 LABELS = "test_public_labels.csv"
 
 
@@ -71,7 +72,7 @@ def prepare(data: Data, folder: Path, bar: bool = True) -> dict[str, Any]:
     parts = _parts(data)
     finished = _finished(folder, mark)
     todo = [part for part in parts if not set(part.files) <= set(finished)]
-    if not todo and POOL in finished and prepared.is_current(folder, mark):
+    if not todo and set(_pools(data)) <= set(finished) and prepared.is_current(folder, mark):
         progress.message(f"{folder}: up to date")
         return prepared.read_manifest(folder)
     _announce(folder, mark, origin, data, finished)
@@ -89,7 +90,7 @@ def prepare(data: Data, folder: Path, bar: bool = True) -> dict[str, Any]:
             _make(part, data, source, folder, advance)
             finished |= {name: files.sha256(folder / name) for name in part.files}
             _write_record(folder, mark, finished)
-    _write_pool(source.train, folder)
+    _write_pools(data, source.train, folder)
     return _finish(data, folder, parts, mark, origin)
 
 
@@ -106,7 +107,7 @@ def require(config: Config) -> Path:
     folder = config.paths.data / PACKAGE / config.data.folder
     there, wanted = prepared.read_manifest(folder)["settings"], settings(config.data)
     changed = [
-        f"{key} {there.get(key)} instead of {wanted.get(key)}"
+        f"{key} {there.get(key, 'not set')} instead of {wanted.get(key)}"
         for key in {**wanted, **there}
         if there.get(key) != wanted.get(key)
     ]
@@ -123,6 +124,11 @@ def _parts(data: Data) -> list[Part]:
         Part("test_disjoint", "test", data.n_test_disjoint, data.test_disjoint_seed),
     ]
     return [part for part in parts if part.n]
+
+
+def _pools(data: Data) -> tuple[str, ...]:
+    """The files of single digits."""
+    return (POOL, WITHHELD) if data.withheld else (POOL,)
 
 
 def _bytes(todo: list[Part], source: Source) -> int:
@@ -182,7 +188,7 @@ def _clear(folder: Path, mark: str, finished: Mapping[str, str]) -> None:
 
 def _all_files() -> list[str]:
     every = _parts(Data(n_test_disjoint=1))
-    return [name for part in every for name in part.files] + [POOL]
+    return [name for part in every for name in part.files] + [POOL, WITHHELD]
 
 
 def _write_record(folder: Path, mark: str, finished: Mapping[str, str]) -> None:
@@ -233,35 +239,74 @@ def _rows(part: Part, data: Data, pool: Pool, folder: Path) -> np.ndarray:
         return np.setdiff1d(everything, pairfile.read_truth(folder / "test_public.npz").rows)
     if part.pool == "test" and not data.n_test_disjoint:
         return everything
-    train, test = {"train": 1 - VAL_SHARE, "val": VAL_SHARE}, {"test_public": 0.5, "test_disjoint": 0.5}
-    return splits.stratified(pool.labels, train if part.pool == "train" else test, data.split_seed)[part.name]
+    if part.name == "train":
+        return np.setdiff1d(_divided(data, pool)["train"], _withheld(data, pool, folder))
+    if part.name == "val":
+        return _divided(data, pool)["val"]
+    return splits.stratified(pool.labels, {"test_public": 0.5, "test_disjoint": 0.5}, data.split_seed)[part.name]
 
 
-def _write_pool(pool: Pool, folder: Path) -> None:
-    held_out = pairfile.read_truth(folder / "val.npz").rows
-    kept = pool.take(np.setdiff1d(np.arange(len(pool)), held_out))
-    with files.atomic_path(folder / POOL) as temporary, temporary.open("wb") as stream:
-        np.savez_compressed(stream, images=kept.images, labels=kept.labels, ids=kept.ids)
+def _divided(data: Data, pool: Pool) -> dict[str, np.ndarray]:
+    """Rows of the train pool for train and for val, under protocol disjoint."""
+    return splits.stratified(pool.labels, {"train": 1 - VAL_SHARE, "val": VAL_SHARE}, data.split_seed)
+
+
+def _withheld(data: Data, pool: Pool, folder: Path) -> np.ndarray:
+    """Rows of the train pool that are withheld: of those that val may not use, or has not used where it may use all.
+
+    Raises UserError where some digit has too few images for both sides.
+    """
+    if not data.withheld:
+        return np.empty(0, np.int64)
+    rows = _divided(data, pool)["train"] if data.protocol == "disjoint" else _unused(pool, folder)
+    generator = np.random.default_rng(data.split_seed)
+    chosen = []
+    for digit in range(DIGITS):
+        members = generator.permutation(rows[pool.labels[rows] == digit])
+        if len(members) < 2:
+            raise UserError(
+                f"data.withheld {data.withheld:g}: source images of digit {digit} left for training: {len(members)}, "
+                "which cannot be divided; set it to 0, lower data.n_val, or use a larger source"
+            )
+        count = min(max(round(data.withheld * len(members)), 1), len(members) - 1)
+        chosen.append(members[:count])
+    return np.sort(np.concatenate(chosen))
+
+
+def _unused(pool: Pool, folder: Path) -> np.ndarray:
+    """Rows of the train pool that no half of val was made of."""
+    return np.setdiff1d(np.arange(len(pool)), pairfile.read_truth(folder / "val.npz").rows)
+
+
+def _write_pools(data: Data, pool: Pool, folder: Path) -> None:
+    withheld = _withheld(data, pool, folder)
+    rows = {POOL: np.setdiff1d(_unused(pool, folder), withheld), WITHHELD: withheld}
+    for name in _pools(data):
+        chosen = pool.take(rows[name])
+        with files.atomic_path(folder / name) as temporary, temporary.open("wb") as stream:
+            np.savez_compressed(stream, images=chosen.images, labels=chosen.labels, ids=chosen.ids)
 
 
 def _finish(data: Data, folder: Path, parts: list[Part], mark: str, origin: Mapping[str, str]) -> dict[str, Any]:
     """Look for leaks, write the manifest, and drop the record that stood in for it."""
     truths = {part.name: pairfile.read_truth(folder / f"{part.name}.npz") for part in parts}
-    if data.protocol == "disjoint":
-        splits.check_disjoint({name: truth.sources.ravel().tolist() for name, truth in truths.items()}, "source images")
-    leaks = _leaks(truths)
+    pools = {name: pairfile.read_npz(folder / name, ("ids",))["ids"] for name in _pools(data)}
+    _check_disjoint(data, truths, pools)
+    leaks = _leaks(truths, pools.get(WITHHELD))
     for what, share in leaks.items():
         if share:
             progress.message(f"{share:.1%} of the {what} (protocol {data.protocol})")
     counts = {
         "pairs": {name: _summary(truth) for name, truth in truths.items()},
+        "source_images": {name: len(ids) for name, ids in pools.items()},
         "leaks": leaks,
         "made_with": {name: version(name) for name in ("numpy", "pillow")},
     }
-    names = [name for part in parts for name in part.files] + [POOL]
+    names = [name for part in parts for name in part.files] + list(pools)
     prepared.write_manifest(folder, mark, origin, settings(data), counts, names)
     (folder / RECORD).unlink(missing_ok=True)
-    progress.message(f"{folder}: {', '.join(f'{part.name} {part.n:,}' for part in parts)} pairs")
+    kept_back = f"; {len(pools[WITHHELD]):,} source images withheld" if data.withheld else ""
+    progress.message(f"{folder}: {', '.join(f'{part.name} {part.n:,}' for part in parts)} pairs{kept_back}")
     return prepared.read_manifest(folder)
 
 
@@ -275,10 +320,35 @@ def _summary(truth: pairfile.Truth) -> dict[str, Any]:
     }
 
 
-def _leaks(truths: Mapping[str, pairfile.Truth]) -> dict[str, float]:
-    """For every two files, the share of the second's halves whose source image the first uses as well."""
+def _check_disjoint(data: Data, truths: Mapping[str, pairfile.Truth], pools: Mapping[str, np.ndarray]) -> None:
+    """Refuse a set in which something shows what it must not: the leak check.
+
+    Nothing that models are chosen, combined or judged on may show an image of the stream's. `train` is made of the
+    stream's images, and under protocol course of all others, too; then it is for looking at only.
+    """
+    used = {name: truth.sources.ravel().tolist() for name, truth in truths.items()}
+    single = {name: ids.tolist() for name, ids in pools.items()}
+    splits.check_disjoint({**single, **{name: ids for name, ids in used.items() if name != "train"}}, "source images")
+    if data.protocol == "disjoint":
+        single.pop(POOL)
+        splits.check_disjoint({**single, **used}, "source images")
+
+
+def _leaks(truths: Mapping[str, pairfile.Truth], withheld: np.ndarray | None) -> dict[str, float]:
+    """For every two files, the share of the second's halves whose source image the first uses as well.
+
+    And for every file, the share of its halves that show a withheld image (ids of those, where there are any).
+    """
     names = list(truths)
-    return {
+    shown = (
+        {}
+        if withheld is None
+        else {
+            f"halves of {name} show a withheld source image": round(float(np.isin(truth.sources, withheld).mean()), 4)
+            for name, truth in truths.items()
+        }
+    )
+    return shown | {
         f"halves of {second} show a source image of {first}": round(
             float(np.isin(truths[second].sources, truths[first].sources).mean()), 4
         )

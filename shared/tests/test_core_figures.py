@@ -25,6 +25,7 @@ def draw_all(folder):
         figures.curves(rows, folder / "curves.png", title="Loss"),
         figures.reliability(p, y, folder / "reliability.png"),
         figures.confusion([[5, 1], [2, 7]], ["no", "yes"], folder / "confusion.png"),
+        figures.heatmap([[1, 0.9], [0.9, 1]], ["this", "that"], folder / "heatmap.png", limits=(0.8, 1)),
         figures.bars_with_intervals({"a": metrics.wilson(5, 9), "b": metrics.wilson(8, 9)}, folder / "bars.png"),
         figures.image_grid(pictures, [f"picture {i}" for i in range(7)], folder / "grid.png"),
         figures.risk_coverage(p, y, folder / "risk.png"),
@@ -88,10 +89,63 @@ def test_undefined_estimates_are_written_out(tmp_path):
     figures.bars_with_intervals({"a": undefined, "b": metrics.wilson(1, 2)}, tmp_path / "bars.png", reference=0.5)
 
 
+def cells_of(picture, side):
+    """Grey of the top left corner of each cell, where no text is: the darkest row and column of a square bound it."""
+    inside = picture < 250
+    rows, columns = np.flatnonzero(inside.mean(axis=1) > 0.5), np.flatnonzero(inside.mean(axis=0) > 0.5)
+    edges = [np.linspace(x[0], x[-1] + 1, side + 1)[:-1].astype(int) + 5 for x in (rows, columns)]
+    return picture[np.ix_(*edges)].astype(int)
+
+
+def test_heatmap_writes_each_number_on_its_colour(tmp_path, monkeypatch):
+    from matplotlib.axes import Axes
+
+    written = {}
+    text = Axes.text
+    monkeypatch.setattr(
+        Axes, "text", lambda self, x, y, s, **more: (written.__setitem__((y, x), s), text(self, x, y, s, **more))[1]
+    )
+    matrix = np.array([[1.0, 0.84, 0.9], [0.9, 0.95, math.nan], [0.85, 0.88, 0.9]])
+    path = figures.heatmap(matrix, ["a", "b", "c"], tmp_path / "heatmap.png", limits=(0.7, 1))
+    assert [written[i, j] for i in range(3) for j in range(3)] == (
+        ["1.00", "0.84", "0.90", "0.90", "0.95", "", "0.85", "0.88", "0.90"]
+    )
+    picture = np.asarray(Image.open(path).convert("L"))
+    grey = cells_of(picture, 3)
+    assert grey[0, 0] < grey[1, 1] < grey[0, 2] == grey[1, 0] == grey[2, 2] < grey[2, 1] < grey[2, 0] < grey[0, 1]
+    assert grey[1, 2] == 255  # nothing known, nothing drawn
+    wider = np.asarray(Image.open(figures.heatmap(matrix, ["a", "b", "c"], path, limits=(0, 1))).convert("L"))
+    assert cells_of(wider, 3)[0, 1] < grey[0, 1]
+
+
+@pytest.mark.parametrize("long", ["resnet_fusion_seed", "model", "seed"])
+def test_heatmap_of_a_dozen_names_is_legible(tmp_path, monkeypatch, long):
+    """Numbers stand for the columns, every cell is wide enough for its text, and no name is cut off."""
+    names = [f"{long}_{i}" for i in range(12)]
+    drawn = []
+    cells = figures._cells
+    monkeypatch.setattr(figures, "_cells", lambda axes, *more: (drawn.append(axes), cells(axes, *more)))
+    figures.heatmap(np.eye(12), names, tmp_path / "heatmap.png", title="Agreement")
+    (axes,) = drawn
+    axes.figure.dpi = figures.DPI  # saving has set it back
+    axes.figure.draw_without_rendering()
+    assert [label.get_text() for label in axes.get_xticklabels()] == [str(i + 1) for i in range(12)]
+    assert [label.get_text() for label in axes.get_yticklabels()] == [
+        f"{name}  {i + 1}" for i, name in enumerate(names)
+    ]
+    cell = axes.get_window_extent().width / 12
+    assert all(text.get_window_extent().width < 0.95 * cell for text in axes.texts)
+    assert axes.get_window_extent().height == pytest.approx(12 * cell, abs=1)
+    assert all(label.get_window_extent().x0 >= 0 for label in axes.get_yticklabels())
+
+
 @pytest.mark.parametrize(
     ("draw", "message"),
     [
         (lambda path: figures.confusion(np.eye(3), ["a", "b"], path), "does not fit 2 class names"),
+        (lambda path: figures.heatmap(np.eye(3), ["a", "b"], path), r"shape \(3, 3\) does not fit 2 names"),
+        (lambda path: figures.heatmap([[math.nan]], ["a"], path), "no finite number"),
+        (lambda path: figures.heatmap([[1]], ["a"], path, limits=(1, 0)), "limits 1 to 0: give the lower one first"),
         (lambda path: figures.bars_with_intervals({}, path), "no estimates"),
         (lambda path: figures.image_grid([np.zeros((4, 4))], [], path), "1 pictures and 0 titles"),
         (lambda path: figures.reliability([0.5], [3], path), "labels: must be 0 or 1"),

@@ -156,19 +156,47 @@ def confusion(matrix: ArrayLike, names: Sequence[str], path: Path, *, title: str
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     caption = caption or "Counts; the colour is the share of the true class."
     with _chart(path, title or "Confusion", caption, height=WIDTH * 0.85) as (_, axes):
-        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-        axes.grid(False)
-        axes.spines[:].set_visible(False)
-        axes.tick_params(length=0)
-        small = len(names) > 6
-        crowded = sum(map(len, names)) > 40
+        _cells(axes, shares, (0, 1), [[f"{count:,}" for count in row] for row in counts])
+        crowded = _crowded(names)
         axes.set_xticks(range(len(names)), names, rotation=45 if crowded else 0, ha="right" if crowded else "center")
         axes.set_yticks(range(len(names)), names)
         axes.set(xlabel="predicted", ylabel="true")
-        if len(names) <= 16:
-            for i, j in np.ndindex(*counts.shape):
-                ink = "white" if shares[i, j] > 0.55 else INK
-                axes.text(j, i, f"{counts[i, j]:,}", ha="center", va="center", color=ink, fontsize=7.5 if small else 10)
+    return path
+
+
+def heatmap(
+    matrix: ArrayLike,
+    names: Sequence[str],
+    path: Path,
+    *,
+    title: str = "",
+    caption: str = "",
+    limits: tuple[float, float] | None = None,
+) -> Path:
+    """Square matrix `(n, n)` of numbers between named things (agreement, correlation), each cell with its number.
+
+    Args:
+        names: of rows and columns alike, a dozen at most; where they are long, columns are named by numbers.
+        limits: the numbers of the palest and the darkest colour; default: the smallest and the largest. NaN is blank.
+    """
+    values = np.asarray(matrix, dtype=float)
+    if values.shape != (len(names), len(names)):
+        raise UserError(f"{path}: matrix of shape {values.shape} does not fit {len(names)} names")
+    if limits is None:
+        if not np.isfinite(values).any():
+            raise UserError(f"{path}: no finite number in the matrix; there is nothing to draw")
+        limits = float(np.nanmin(values)), float(np.nanmax(values))
+    if not limits[0] <= limits[1]:
+        raise UserError(f"{path}: limits {limits[0]:g} to {limits[1]:g}: give the lower one first")
+    columns, rows, height = list(names), list(names), 0.85 * WIDTH
+    if _crowded(names):
+        columns = [str(i + 1) for i in range(len(names))]
+        rows, height = [f"{name}  {number}" for name, number in zip(names, columns, strict=True)], 0.76 * WIDTH
+    texts = [["" if math.isnan(value) else f"{value:.2f}" for value in row] for row in values]
+    with _chart(path, title, caption, height=height) as (_, axes):
+        _cells(axes, values, limits, texts)
+        axes.set_xticks(range(len(names)), columns, fontsize=9)
+        axes.set_yticks(range(len(names)), rows, fontsize=9)
     return path
 
 
@@ -267,6 +295,26 @@ def risk_coverage(confidence: ArrayLike, correct: ArrayLike, path: Path, *, titl
         axes.set(xlabel="coverage: share answered", ylabel="risk: share wrong", xlim=(0, 1))
         axes.set_ylim(bottom=0)
     return path
+
+
+def _cells(axes: Axes, shade: NDArray[np.float64], limits: tuple[float, float], texts: Sequence[Sequence[str]]) -> None:
+    """A square of cells, each with its text as long as there is room; `shade` (n, n) is their colour within limits."""
+    axes.imshow(shade, cmap="Blues", vmin=limits[0], vmax=limits[1])
+    axes.set_anchor("NW")  # where the square is narrower than its place; in the middle, the layout would cut off names
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    if len(texts) > 16:
+        return
+    dark, size = limits[0] + 0.55 * (limits[1] - limits[0]), 7.5 if len(texts) > 6 else 10
+    for i, j in np.ndindex(*shade.shape):
+        ink = "white" if shade[i, j] > dark else INK
+        axes.text(j, i, texts[i][j], ha="center", va="center", color=ink, fontsize=size)
+
+
+def _crowded(names: Sequence[str]) -> bool:
+    """Whether names side by side would run into each other."""
+    return sum(map(len, names)) > 40
 
 
 def _curve(axes: Axes, rows: list[Mapping[str, Any]], key: str, x: str, label: str, style: Mapping[str, Any]) -> None:

@@ -118,9 +118,9 @@ def test_heatmap_writes_each_number_on_its_colour(tmp_path, monkeypatch):
     assert cells_of(wider, 3)[0, 1] < grey[0, 1]
 
 
-@pytest.mark.parametrize("long", ["resnet_fusion_seed", "model", "seed"])
+@pytest.mark.parametrize("long", ["resnet_fusion_seed", "fusion_width_1", "model"])
 def test_heatmap_of_a_dozen_names_is_legible(tmp_path, monkeypatch, long):
-    """Numbers stand for the columns, every cell is wide enough for its text, and no name is cut off."""
+    """Numbers stand for the columns, every cell is wide enough for its text, and names keep off the edge."""
     names = [f"{long}_{i}" for i in range(12)]
     drawn = []
     cells = figures._cells
@@ -136,7 +136,7 @@ def test_heatmap_of_a_dozen_names_is_legible(tmp_path, monkeypatch, long):
     cell = axes.get_window_extent().width / 12
     assert all(text.get_window_extent().width < 0.95 * cell for text in axes.texts)
     assert axes.get_window_extent().height == pytest.approx(12 * cell, abs=1)
-    assert all(label.get_window_extent().x0 >= 0 for label in axes.get_yticklabels())
+    assert all(label.get_window_extent().x0 > 10 for label in axes.get_yticklabels())
 
 
 @pytest.mark.parametrize(

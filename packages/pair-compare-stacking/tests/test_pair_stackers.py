@@ -153,6 +153,12 @@ def test_greedy_selects_with_replacement() -> None:
     assert blends.best(true_NM)[0] == pytest.approx(0.8125, abs=0.002)
 
 
+def test_greedy_takes_the_best_state_on_its_way() -> None:
+    """Three models that make up for each other: only equal weights are best, and most selections pass them by."""
+    true_NM = np.array([[0.9, 0.9, 0.1], [0.9, 0.1, 0.9], [0.1, 0.9, 0.9]])
+    np.testing.assert_allclose(blends.greedy(true_NM), [1 / 3] * 3)
+
+
 def test_best_single_is_the_most_accurate_and_calibrated() -> None:
     stacker, logit_NM, y = fitted(stackers.BEST_SINGLE, 4, 300, 5)
     right_M = ((logit_NM >= 0) == (y == 1)[:, None]).mean(axis=0)
@@ -160,6 +166,14 @@ def test_best_single_is_the_most_accurate_and_calibrated() -> None:
     assert np.array_equal(stacker.weights, np.eye(5)[best])
     p = calibration.sigmoid(logit_NM[:, best] / calibration.temperature(logit_NM[:, best], y))
     np.testing.assert_allclose(stacker.predict(logit_NM), p, atol=1e-12)
+
+
+def test_best_single_is_not_the_one_of_the_lowest_loss() -> None:
+    """One is right on 80 of 100 with the same confidence in all; the other on 78, and unsure of the rest."""
+    row = np.arange(100)
+    logit_NM = np.stack([np.where(row < 80, 1.0, -1.0), np.where(row < 78, 5.0, -0.01)], axis=1)
+    stacker = stackers.fit(stackers.BEST_SINGLE, logit_NM, np.ones(100, int), row % FOLDS, ["accurate", "sharp"])
+    assert stacker.describe()["weights"] == {"accurate": 1.0, "sharp": 0.0}
 
 
 def test_best_single_among_equally_accurate_has_the_lower_loss() -> None:
@@ -341,6 +355,7 @@ def test_damaged_text_of_lightgbm_is_refused_or_harmless(data: st.DataObject) ->
         (r"threshold=\S+", "threshold=nan", "infinite number"),
         (r"leaf_value=\S+", "leaf_value=inf", "infinite number"),
         (r"leaf_value=\S+", "leaf_value=ten", "no number"),
+        (r"leaf_value=\S+ ", "leaf_value=", "has not"),
         (r"decision_type=2", "decision_type=1", "another kind"),
         (r"num_leaves=\d+", "num_leaves=1", "has not 1 leaves"),
         (r"num_leaves=\d+", "num_leaves=99999999999", "has not 99999999999 leaves"),
@@ -357,6 +372,19 @@ def test_damaged_trees_are_named(pattern: str, new: str, words: str) -> None:
     with pytest.raises(UserError, match=words) as caught:
         trees.parse(re.sub(pattern, new, text, count=1), 3)
     assert "\n" not in str(caught.value)
+
+
+def test_splits_that_are_each_others_parents_form_no_tree() -> None:
+    """Every node and leaf has one parent here, but the second and third split hang from nothing."""
+    text = (
+        "tree\nnum_class=1\nnum_tree_per_iteration=1\nmax_feature_idx=0\nobjective=binary sigmoid:1\n\nTree=0\n"
+        "num_leaves=4\nnum_cat=0\nsplit_feature=0 0 0\nthreshold=0 1 2\ndecision_type=2 2 2\nleft_child=-1 2 1\n"
+        "right_child={}\nleaf_value=1 2 3 4\nis_linear=0\n\nend of trees\n"
+    )
+    with pytest.raises(UserError, match="no tree"):
+        trees.parse(text.format("-2 -3 -4"), 1)
+    (tree,) = trees.parse(text.replace("left_child=-1 2 1", "left_child=-1 -2 -3").format("1 2 -4"), 1)
+    assert tree.predict(np.array([[-1, 0, 0.5, 1, 1.5, 2, 9]])).tolist() == [1, 1, 2, 2, 3, 3, 4]
 
 
 def check_harmless(stored: Any) -> None:

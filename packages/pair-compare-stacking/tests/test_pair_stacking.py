@@ -174,6 +174,22 @@ def test_loss_of_accuracy_is_no_reason() -> None:
     assert decision.method == "mean" and not decision.significant
 
 
+def test_gain_is_that_of_the_procedure_not_of_the_method_it_ends_with() -> None:
+    """The method of the lowest loss on all folds was picked by these very answers."""
+    better = np.arange(200) < 12
+    found = by_hand(better, ~better & False, None)
+    found.p[stacking.NESTED] = found.p["mean"]  # without each fold, the others would have chosen the mean
+    decision = stacking.decide(found)
+    assert (decision.method, decision.candidate, decision.difference.value) == ("mean", "logistic", 0)
+
+
+def test_among_equal_losses_the_simplest_method_is_chosen() -> None:
+    p = {"lightgbm": np.full(9, 0.7 + 1e-9), "greedy": np.full(9, 0.7 + 1e-8), "weighted_mean": np.full(9, 0.7)}
+    p |= {"mean": np.full(9, 0.69), stacking.NESTED: np.full(9, 0.7)}
+    found = stacking.CrossValidation(np.ones(9, int), np.arange(9) % 3, None, p, {})
+    assert stacking.decide(found).candidate == "weighted_mean"
+
+
 def test_scores_of_folds_add_up() -> None:
     logit_NM, y = cliques(3, 240)
     fold = np.arange(len(y)) % 3

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pair_compare_stacking import baseline, ink, prepare, subject, tables
+from pair_compare_stacking import baseline, ensemble, ink, prepare, stacking, subject, tables
 from pair_compare_stacking.config import Config, EvaluateOptions
 from pair_compare_stacking.generator import digit_prior
 from pair_compare_stacking.model import Prediction
@@ -16,6 +16,7 @@ from shared_core.cli import App
 from shared_core.errors import UserError
 from shared_core.metrics import Estimate
 from shared_core.progress import message
+from shared_core.records import RunDir
 from shared_core.runtime import Runtime
 
 SPLITS = ("val", "test_public", "test_disjoint")
@@ -23,6 +24,10 @@ WORST_SHOWN = 12
 COVERAGES = (0.5, 0.8, 0.9, 0.95, 1.0)  # shares of the pairs that are answered, in the table beside the curve
 UNIT = tables.UNIT
 MODELS = "Every model, and every way of combining them"
+MCNEMAR = "McNemar's p takes pairs that share a source image as independent; the intervals do not"
+MOST_SHOWN = 12  # models in a figure
+SIDE_BY_SIDE = "Accuracy of every model on every split"
+SEEDS = "Models that differ in their seed only, as one"
 
 
 def run(app: App, config: Config, options: EvaluateOptions) -> int:
@@ -34,21 +39,35 @@ def run(app: App, config: Config, options: EvaluateOptions) -> int:
     if not splits:
         raise UserError(f"{folder / options.split}.npz: no such file; prepare it with --data.n_{options.split} 20000")
     trees = fit_baseline(config, folder) if options.baseline and runtime.is_main else None
+    found: dict[str, dict[str, Any]] = {}
     for name in splits:
         pairs = PairNPZDataset(folder / f"{name}.npz")
         answers = who.answer(pairs.x, runtime)
         if runtime.is_main:
-            about = evaluate(answers.prediction, pairs, trees, who.run.figures, name)
+            about = {"checkpoint": who.name, **evaluate(answers.prediction, pairs, trees, who.run.figures, name)}
             about["notes"] += trained_on_note(who.sources, pairs)
             if isinstance(who, subject.Several):
                 add_models(about, who, answers, pairs, name)
-            records.write_evaluation(who.run, name, {"checkpoint": who.name, **about})
             message(f"{name}: accuracy {Estimate.from_dict(about['metrics']['accuracy'])}")
-            if options.all_models and MODELS in about["tables"]:
-                print(f"{name}\n{tables.render(about['tables'][MODELS])}\n")
+            found[name] = about
     if runtime.is_main:
+        _write(found, who.run)
+        if options.all_models and isinstance(who, subject.Several):
+            for name, about in found.items():
+                print(f"{name}\n{tables.render(about['tables'][MODELS])}\n")
         print(report.write([who.run.path], headline=app.headline))
     return 0
+
+
+def _write(found: dict[str, dict[str, Any]], run: RunDir) -> None:
+    """Keep the evaluations; those of several models with a table of all splits side by side."""
+    rows = tables.side_by_side(
+        {name: about["tables"][MODELS] for name, about in found.items() if MODELS in about["tables"]}
+    )
+    for name, about in found.items():
+        if rows and len(found) > 1:
+            about["tables"] = {SIDE_BY_SIDE: rows, **about["tables"]}
+        records.write_evaluation(run, name, about)
 
 
 def trained_on_note(known: frozenset[str], pairs: PairNPZDataset) -> list[str]:
@@ -64,10 +83,24 @@ def add_models(
 ) -> None:
     """Add what the base models and the ways of combining them are worth on a split."""
     y, sources = labels(pairs, name), None if pairs.truth is None else pairs.truth.sources
-    about["tables"] |= {MODELS: tables.every_model(answers.models, answers.methods, y, sources)}
+    of_all = {MODELS: tables.every_model(answers.models, answers.methods, y, sources)}
+    right = {model: ((p.logit > 0).numpy() == (y == 1)) for model, p in answers.models.items()}
+    groups = {label: [right[model] for model in models] for label, models in who.groups.items()}
+    if any(len(of_seeds) > 1 for of_seeds in groups.values()):
+        of_all[SEEDS] = tables.over_seeds(groups, sources)
     if "cross_validation" in who.ensemble.decision:
-        about["tables"]["Choosing a method, on withheld pairs"] = who.ensemble.decision["cross_validation"]
-    about["notes"].append(who.ensemble.decision["sentence"])
+        of_all["Choosing a method, on withheld pairs"] = who.ensemble.decision["cross_validation"]
+    about["tables"] = of_all | about["tables"]
+    about["notes"] += [who.ensemble.decision["sentence"], MCNEMAR]
+    if len(answers.models) <= MOST_SHOWN:
+        drawn = figures.heatmap(
+            stacking.agreement(ensemble.logits(answers.models)),
+            list(answers.models),
+            who.run.figures / f"{name}_agreement.png",
+            title=f"Agreement on {name}",
+            caption=f"Share of the pairs of {name} that two models answer alike.",
+        )
+        about["figures"].append(f"figures/{drawn.name}")
 
 
 def fit_baseline(config: Config, folder: Path) -> baseline.TreesBaseline:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from pair_compare_stacking import blends, ensemble, saved, stackers, stages, tra
 from pair_compare_stacking.config import Config, ModelOptions
 from pair_compare_stacking.ensemble import Ensemble
 from pair_compare_stacking.model import PairModel, Prediction
+from shared_core import config as configuration
 from shared_core import runs, weights
 from shared_core.cli import App
 from shared_core.errors import UserError
@@ -51,6 +53,7 @@ class Several:
     ensemble: Ensemble
     method: str
     sources: frozenset[str]
+    groups: dict[str, list[str]]  # names of the base models that differ in their seed only, by what they have in common
 
     def answer(self, x: torch.Tensor, runtime: Runtime) -> Answers:
         base = self.ensemble.base(x, runtime)
@@ -62,23 +65,50 @@ def find(app: App, config: Config, options: ModelOptions) -> Single | Several:
 
     Raises UserError where there is no such run, checkpoint or model, or its weights are of another configuration.
     """
-    run = _locate(app, config, options)
-    if not (run.path / saved.FOLDER).is_dir() and not _several(run):
-        if options.model is not None:
-            raise UserError(f"--model {options.model}: {run.path} has one model only; leave the flag out")
-        return _checkpoint(config, run, options.checkpoint)
+    return of_run(_locate(app, config, options), config, options.model, options.checkpoint)
+
+
+def of_run(run: RunDir, config: Config, model: str | None = None, checkpoint: str = "best") -> Single | Several:
+    """The model, or one of several, or the ensemble, that a run of this configuration has come to; raises as `find`."""
+    if run.path.parent.name == saved.FOLDER:
+        return _saved(run.path)
+    if not (run.path / saved.FOLDER).is_dir() and not is_of_several(run):
+        if model is not None:
+            raise UserError(f"--model {model}: {run.path} has one model only; leave the flag out")
+        return _checkpoint(config, run, checkpoint)
     folder = saved.ensure(run, saved.read_config(run.path))
-    names = sorted(path.name for path in folder.iterdir())
-    if options.model in names:
-        path = folder / str(options.model)
-        return Single(RunDir(path), path.name, saved.load(path)[0], frozenset(saved.trained_on(path)))
+    names = _order(run)
+    if model in names:
+        return _saved(folder / str(model))
     found = ensemble.load(run) if ensemble.is_one(run) else _uncombined(folder, names)
-    method = options.model or found.chosen
+    method = model or found.chosen
     if method not in found.stackers:
         known = [*names, *found.stackers]
         raise UserError(f"--model {method}: no such model{did_you_mean(method, known)}; there are {', '.join(known)}")
     sources = frozenset().union(*(saved.trained_on(folder / name) for name in found.models))
-    return Several(run, method, found, method, sources)
+    return Several(run, method, found, method, sources, _groups(folder, list(found.models)))
+
+
+def _order(run: RunDir) -> list[str]:
+    """Names of a run's saved models, as its configuration lists them."""
+    there = sorted(path.name for path in (run.path / saved.FOLDER).iterdir())
+    listed = [name for name in saved.read_config(run.path).singles() if name in there]
+    return listed + [name for name in there if name not in listed]
+
+
+def _groups(folder: Path, names: list[str]) -> dict[str, list[str]]:
+    """Models that differ in their seed only, in the order of their names."""
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        config = saved.read_config(folder / name).model_copy(update={"name": None, "seed": 0})
+        alike.setdefault(configuration.digest(config), []).append(name)
+    return {_common(group): group for group in alike.values()}
+
+
+def _common(names: list[str]) -> str:
+    """What names have in common: bayes for bayes.seed1 and bayes.seed2."""
+    stems = {re.sub(r"[._-]?(seed)?[._-]?\d+$", "", name) for name in names}
+    return stems.pop() if len(names) > 1 and len(stems) == 1 and "" not in stems else ", ".join(names)
 
 
 def _locate(app: App, config: Config, options: ModelOptions) -> RunDir:
@@ -92,8 +122,13 @@ def _locate(app: App, config: Config, options: ModelOptions) -> RunDir:
         return runs.locate(app, config, name=stages.stage_name(config, stage))
 
 
-def _several(run: RunDir) -> bool:
+def is_of_several(run: RunDir) -> bool:
+    """Whether a run is of several models."""
     return (run.path / "config.yaml").is_file() and bool(saved.read_config(run.path).singles())
+
+
+def _saved(path: Path) -> Single:
+    return Single(RunDir(path), path.name, saved.load(path)[0], frozenset(saved.trained_on(path)))
 
 
 def _checkpoint(config: Config, run: RunDir, which: str) -> Single:

@@ -38,6 +38,42 @@ def every_model(
     return rows
 
 
+def side_by_side(of_splits: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Accuracies of `every_model` on several splits: rows of one table."""
+    rows: dict[str, dict[str, Any]] = {}
+    for split, of_split in of_splits.items():
+        for row in of_split:
+            rows.setdefault(row["model"], {"model": row["model"]})[split] = row["accuracy"]
+    return list(rows.values())
+
+
+def over_seeds(right: dict[str, list[np.ndarray]], sources: np.ndarray | None) -> list[dict[str, Any]]:
+    """Models that differ in their seed only, as one; each group against the one before: rows of a table.
+
+    Args:
+        right: name of a group -> for each of its seeds (N,) whether the answers are right.
+        sources: (N, 2) source images.
+    """
+    rows, before = [], None
+    for name, of_seeds in right.items():
+        share = np.mean(of_seeds, axis=0)  # (N,) of the seeds that answer a pair rightly
+        by_seed = [float(one.mean()) for one in of_seeds]
+        row = {
+            "model": name,
+            "seeds": len(by_seed),
+            "accuracy, mean over seeds": metrics.paired_difference(
+                np.zeros_like(share), share, sources, UNIT
+            ).as_dict(),
+            "by seed": ", ".join(f"{accuracy:.4f}" for accuracy in by_seed),
+            "less the one before": "",
+        }
+        if before is not None:
+            row["less the one before"] = metrics.paired_difference(before, share, sources, UNIT).as_dict()
+        rows.append(row)
+        before = share
+    return rows
+
+
 def cross_validation(found: CrossValidation) -> list[dict[str, Any]]:
     """What each method is worth on the withheld pairs, out of fold: rows of a table."""
     rows = []

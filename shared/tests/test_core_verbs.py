@@ -127,6 +127,29 @@ def test_settings_may_change_before_there_is_anything_to_go_on_from() -> None:
     assert not (home() / "default-2").exists()
 
 
+def test_a_run_goes_on_only_with_what_it_was_made_from(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Which may have been moved, but not changed; and what is to be said about it stands in the log."""
+    made_from = {"data.noise": {"path": "there/noise", "sha256": "12ab"}}
+    monkeypatch.setattr(toy.ToyTask, "made_from", lambda self: made_from)
+    monkeypatch.setattr(toy.ToyTask, "warnings", lambda self: ["it is too quiet"])
+    stopping = ("--epochs", "3", "--data.nan-at", "5")
+    assert train(*stopping) == 2
+    run = records.RunDir(home() / "default")
+    assert run.read_run()["made_from"] == made_from
+    assert [line.split(" ", 1)[1] for line in records.read_warnings(run)] == ["it is too quiet"]
+    made_from["data.noise"] = {"path": "here/noise", "sha256": "34cd"}
+    capsys.readouterr()
+    assert train(*stopping) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "data.noise: here/noise has changed since the run was started; restore it, or" in line
+    made_from["data.noise"] = {"path": "here/noise", "sha256": "12ab"}
+    assert train(*stopping) == 2
+    assert "has changed" not in capsys.readouterr().err
+    assert run.read_run()["made_from"] == made_from
+
+
 def test_missing_data_leaves_no_run_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(config: Any, runtime: Any) -> None:
         raise UserError("data/x.npz: no such file; run prepare")

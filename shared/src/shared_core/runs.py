@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,14 +97,20 @@ def checkpoint(run: RunDir, which: str) -> Path:
     return path
 
 
-def open_for_training(app: App, config: RunConfig, runtime: Runtime, model: nn.Module | None = None) -> RunDir:
+def open_for_training(
+    app: App,
+    config: RunConfig,
+    runtime: Runtime,
+    model: nn.Module | None = None,
+    made_from: Mapping[str, Mapping[str, str]] | None = None,
+) -> RunDir:
     """Start the run that `config` describes, or go on with an unfinished one; the same folder on every process.
 
     The main process's `model` gets the weights of `training.init_from` where there is no checkpoint to go on from; the
-    learner makes the other processes' equal to it.
+    learner makes the other processes' equal to it. `made_from` is the task's.
 
-    Raises UserError where an unfinished run was started with another configuration, naming the differences, or where
-    the weights are not to be had or do not fit.
+    Raises UserError where an unfinished run was started with another configuration, naming the differences, or from
+    something else, or where the weights are not to be had or do not fit.
     """
     from shared_core import hub, records
     from shared_core.checkpoint import Checkpoints
@@ -114,6 +121,7 @@ def open_for_training(app: App, config: RunConfig, runtime: Runtime, model: nn.M
         run = records.RunDir.open(config.paths.runs, app.package, name, config.training.resume)
         try:
             _refuse_other_configuration(run, config)
+            _refuse_other_ingredients(run, made_from or {})
             if config.training.resume not in ("auto", "never"):
                 Checkpoints(run.checkpoints).find(config.training.resume)  # refused before anything is written
             initial = None if model is None else _initialise(run, config, model)
@@ -122,6 +130,7 @@ def open_for_training(app: App, config: RunConfig, runtime: Runtime, model: nn.M
             command = [app.command, *sys.argv[1:]]
             about = {"package": app.package, "module": app.module, "argv": command, "hub": hub.used()}
             about |= {"init_from": initial} if initial else {}
+            about |= {"made_from": made_from} if made_from else {}
             run.write_run({**about, **origin(app), **runtime.describe()})
         except UserError:
             run.close()
@@ -189,6 +198,17 @@ def _refuse_other_configuration(run: RunDir, config: RunConfig) -> None:
             f"{run.path}: was started with another configuration ({'; '.join(changed)}); use its settings, or start a "
             "new run with --resume never or another --name"
         )
+
+
+def _refuse_other_ingredients(run: RunDir, made_from: Mapping[str, Mapping[str, str]]) -> None:
+    """What a setting names may lie elsewhere by now, but must be the same."""
+    before = run.read_run().get("made_from", {}) if _has_checkpoints(run) else {}
+    for key, now in made_from.items():
+        if before.get(key, now).get("sha256") != now["sha256"]:
+            raise UserError(
+                f"{run.path}: {key}: {now['path']} has changed since the run was started; restore it, or start a new "
+                "run with --resume never or another --name"
+            )
 
 
 def _initialise(run: RunDir, config: RunConfig, model: nn.Module) -> dict[str, str] | None:

@@ -37,8 +37,19 @@ class Task(ABC):
         Each process scores its share and gathers: `runtime.gather`."""
 
     def independent(self, model: nn.Module) -> Sequence[nn.Module]:
-        """The parts of `model` (the plain one) that learn independently: each has its gradient clipped by its own norm."""
+        """The parts of `model` (the plain one) that learn independently; each gradient is clipped by its own norm."""
         return (model,)
+
+    def made_from(self) -> dict[str, dict[str, str]]:
+        """What training takes in besides data and initial weights, such as a teacher: setting -> path, sha256.
+
+        For run.json; a run goes on only with the same. Asked when training starts, before there is a run.
+        """
+        return {}
+
+    def warnings(self) -> list[str]:
+        """What the run's owner should know about what it learns from; for train.log and the report."""
+        return []
 
     def no_decay(self, name: str, parameter: nn.Parameter) -> bool:
         """Whether a parameter is exempt from weight decay: by default vectors and scalars."""

@@ -167,6 +167,8 @@ class Trainer:
         )
         if self.config.runtime.fsdp and not self.learner.sharded:
             self.recorder.message("runtime.fsdp: there is one process, so nothing is split", warning=True)
+        for warning in self.task.warnings():
+            self.recorder.message(warning, warning=True)
 
     def _dry_run(self) -> None:
         """One forward and backward pass that changes nothing; finds the largest piece of a batch that fits."""

@@ -100,7 +100,7 @@ def _train(app: App, config: RunConfig, task: Task, runtime: Runtime, stop: Stop
     from shared_core.publisher import Publisher
 
     with _one_line_for_a_lost_process():
-        run = runs.open_for_training(app, config, runtime, task.model)
+        run = runs.open_for_training(app, config, runtime, task.model, task.made_from())
     with Publisher(config.hub, run, enabled=runtime.is_main) as publisher:
         try:
             with _one_line_for_a_lost_process():

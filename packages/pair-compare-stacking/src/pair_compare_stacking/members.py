@@ -37,8 +37,8 @@ class MembersTask(Task):
     maximize = True
 
     def __init__(self, config: Config, runtime: Runtime) -> None:
-        material = Material.load(config, runtime)
-        self.tasks = {name: PairTask(single, runtime, material) for name, single in config.singles().items()}
+        self.material = Material.load(config, runtime)
+        self.tasks = {name: PairTask(single, runtime, self.material) for name, single in config.singles().items()}
         self.model = Members([task.model for task in self.tasks.values()])  # type: ignore[misc]
         self.batches = SideBySide([task.batches for task in self.tasks.values()])
 
@@ -56,6 +56,12 @@ class MembersTask(Task):
             accuracies.append(parts["accuracy"])
             logs[f"{name}/loss"] = loss
         return total, {"accuracy": torch.stack(accuracies).mean(), **logs}
+
+    def made_from(self) -> dict[str, dict[str, str]]:
+        return self.material.made_from()
+
+    def warnings(self) -> list[str]:
+        return self.material.warnings()
 
     def evaluate(self, model: nn.Module, runtime: Runtime) -> dict[str, float]:
         found: dict[str, float] = {}

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -20,6 +20,9 @@ from shared_core.runtime import Runtime
 from shared_core.seeds import derive, seeded
 from shared_core.task import Task
 
+if TYPE_CHECKING:
+    from pair_compare_stacking.teacher import Teacher
+
 EVALUATION_BATCH = 500
 
 
@@ -27,6 +30,8 @@ EVALUATION_BATCH = 500
 class Material:
     """What models learn from and are measured on; several that learn together share it."""
 
+    config: Config
+    runtime: Runtime
     images: torch.Tensor  # (M, 28, 28) uint8, on the device: single digits that the stream draws from
     index: degrade.DigitIndex
     val: PairNPZDataset
@@ -41,16 +46,41 @@ class Material:
         pool = files.read_npz(folder / prepare.POOL, ("images", "labels"))
         index = degrade.DigitIndex.of(torch.from_numpy(pool["labels"]).to(runtime.device))
         train = PairNPZDataset(folder / "train.npz") if config.stream.kind == "file" else None
-        return cls(torch.from_numpy(pool["images"]).to(runtime.device), index, val, train)
+        return cls(config, runtime, torch.from_numpy(pool["images"]).to(runtime.device), index, val, train)
+
+    @cached_property
+    def teacher(self) -> "Teacher | None":
+        """Whom the models learn from besides the labels. Only training asks for it: nothing else needs one."""
+        if self.config.distill.teacher is None:
+            return None
+        from pair_compare_stacking import teacher
+
+        return teacher.load(self.config, self.runtime)
+
+    def made_from(self) -> dict[str, dict[str, str]]:
+        return {} if self.teacher is None else {"distill.teacher": self.teacher.describe()}
+
+    def warnings(self) -> list[str]:
+        sources = None if self.val.truth is None else self.val.truth.sources
+        return [] if self.teacher is None else self.teacher.warnings(self.config.data, sources)
 
 
 def sources(config: Config) -> list[str]:
-    """Ids of all source images that training shows; none where a file does not say what its pairs are made of."""
+    """Ids of all source images that training shows, or showed the teacher.
+
+    None where a file does not say what its pairs are made of.
+    """
+    from pair_compare_stacking import teacher
+
     folder = prepare.require(config)
     if config.stream.kind == "file":
         truth = PairNPZDataset(folder / "train.npz").truth
-        return [] if truth is None else sorted({str(source) for source in truth.sources.ravel()})
-    return sorted(str(source) for source in files.read_npz(folder / prepare.POOL, ("ids",))["ids"])
+        if truth is None:
+            return []
+        shown = truth.sources.ravel()
+    else:
+        shown = files.read_npz(folder / prepare.POOL, ("ids",))["ids"]
+    return sorted({str(source) for source in shown} | teacher.sources(config))
 
 
 class PairTask(Task):
@@ -120,11 +150,24 @@ class PairTask(Task):
     def loss_of(
         self, prediction: model.Prediction, batch: dict[str, torch.Tensor]
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """The loss of what the model has answered to a batch."""
+        """The loss of what the model has answered to a batch; what has no gradient learns from no teacher."""
+        teacher = self.material.teacher if prediction.logit.requires_grad else None
         total, parts = losses.total(
-            prediction, batch["y"], batch.get("digits"), self.config.loss, function=self.own_loss
+            prediction,
+            batch["y"],
+            batch.get("digits"),
+            self.config.loss,
+            self.own_loss,
+            None if teacher is None else teacher(batch["x"]),
+            self.config.distill,
         )
         return total, {**parts, "accuracy": ((prediction.logit > 0) == (batch["y"] > 0)).float().mean()}
+
+    def made_from(self) -> dict[str, dict[str, str]]:
+        return self.material.made_from()
+
+    def warnings(self) -> list[str]:
+        return self.material.warnings()
 
     def evaluate(self, model_: nn.Module, runtime: Runtime) -> dict[str, float]:
         val = self.material.val

@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from pair_compare_stacking import model, pairfile, train
 from pair_compare_stacking.__main__ import main
 from pair_compare_stacking.generator import digit_prior
 from shared_core.runtime import Runtime
+from shared_core.settings import Runtime as RuntimeSettings
 
 TINY = [
     *("--data.n_train", "60", "--data.n_val", "40", "--data.n_test_public", "30", "--severity", "1"),
@@ -188,3 +190,27 @@ def test_damaged_set_is_named(home: Path, capsys: pytest.CaptureFixture[str], da
         assert str(path) in error(capsys)
     finally:
         path.write_bytes(whole)
+
+
+def test_swap_average_makes_any_model_antisymmetric() -> None:
+    torch.manual_seed(0)
+    net = model.PairModel(digit_prior(0.8), (4,), (1,), 8, 4, antisymmetric=False).eval()
+    torch.nn.init.normal_(net.comparison.terms[0].out.weight, std=3)
+    x = torch.randint(0, 256, (9, 28, 56), dtype=torch.uint8)
+    swapped = torch.cat([x[:, :, 28:], x[:, :, :28]], dim=2)
+    runtime = Runtime.start(RuntimeSettings(device="cpu"), 0)
+    plain = [train.predict(net, picture, runtime).logit for picture in (x, swapped)]
+    averaged = [train.predict(net, picture, runtime, swapped_too=True).logit for picture in (x, swapped)]
+    assert not torch.allclose(plain[0], -plain[1], atol=1e-3)
+    torch.testing.assert_close(averaged[0], -averaged[1], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(averaged[0], (plain[0] - plain[1]) / 2, rtol=1e-5, atol=1e-5)
+
+
+def test_flags_of_the_guide_mean_our_settings(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--use_fusion", "--use_bottleneck", "--width_mult", "1.25", "--feat_dim", "64", "--layers", "3,3"]
+    assert run(home, "train", *flags, "--gradient_accumulation_steps", "2", "--use_amp", "--print-config") == 0
+    wanted = yaml.safe_load(capsys.readouterr().out)
+    assert wanted["model"]["heads"] == ["difference", "concatenation", "product", "cosine", "l2", "residual"]
+    assert (wanted["model"]["block"], wanted["model"]["width_mult"]) == ("bottleneck", 1.25)
+    assert (wanted["model"]["feat_dim"], wanted["model"]["layers"]) == (64, [3, 3])
+    assert (wanted["training"]["accumulation"], wanted["runtime"]["precision"]) == (2, "auto")

@@ -13,9 +13,17 @@ APP = App(
     task="pair_compare_stacking.train:build_task",
     headline="accuracy",
     aliases={
-        **{"source": "data.source", "data": "data.path", "severity": "data.severity"},
-        **{"feat_dim": "model.feat_dim", "layers": "model.layers", "width_mult": "model.width_mult"},
-        **{"architecture": "model.architecture", "antisymmetric": "model.antisymmetric"},
+        "source": "data.source",
+        "data": "data.path",
+        "severity": "data.severity",
+        "architecture": "model.architecture",
+        "feat_dim": "model.feat_dim",
+        "layers": "model.layers",
+        "width_mult": "model.width_mult",
+        "antisymmetric": "model.antisymmetric",
+        "use_bottleneck": "model.block=bottleneck|basic",
+        "use_fusion": "model.heads=difference,concatenation,product,cosine,l2,residual|concatenation",
+        "model_name": "name",
     },
     verbs=(
         Verb(

@@ -154,6 +154,9 @@ class ModelOptions(RunOptions):
     model: ModelName | None = Field(
         None, description="one of several models by its name, or a method of stage 4; default: what stage 4 chose"
     )
+    swap_average: bool = Field(
+        False, description="average with the answers to the swapped halves; antisymmetric models give the same already"
+    )
 
 
 class EvaluateOptions(ModelOptions):

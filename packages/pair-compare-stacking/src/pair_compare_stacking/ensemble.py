@@ -32,9 +32,12 @@ class Ensemble:
     chosen: str
     decision: dict[str, Any]  # `stacking.Decision`, for people
 
-    def base(self, x: torch.Tensor, runtime: Runtime) -> dict[str, Prediction]:
-        """What each model answers to pictures uint8 (N, 28, 56)."""
-        return {name: train.predict(model.to(runtime.device), x, runtime) for name, model in self.models.items()}
+    def base(self, x: torch.Tensor, runtime: Runtime, swapped_too: bool = False) -> dict[str, Prediction]:
+        """What each model answers to pictures uint8 (N, 28, 56); the rest is as in `train.predict`."""
+        return {
+            name: train.predict(model.to(runtime.device), x, runtime, swapped_too)
+            for name, model in self.models.items()
+        }
 
     def probabilities(self, base: dict[str, Prediction]) -> dict[str, np.ndarray]:
         """P(left larger) as each method combines it: (N,) by method."""

@@ -24,8 +24,10 @@ WORST_SHOWN = 12
 COVERAGES = (0.5, 0.8, 0.9, 0.95, 1.0)  # shares of the pairs that are answered, in the table beside the curve
 UNIT = tables.UNIT
 MODELS = "Every model, and every way of combining them"
+SWAPPED = "answers are averaged with those to the swapped halves"
 MCNEMAR = "McNemar's p takes pairs that share a source image as independent; the intervals do not"
 MOST_SHOWN = 12  # models in a figure
+CHOOSING = "Choosing a method, on withheld pairs, out of fold"
 SIDE_BY_SIDE = "Accuracy of every model on every split"
 SEEDS = "Models that differ in their seed only, as one"
 
@@ -42,10 +44,11 @@ def run(app: App, config: Config, options: EvaluateOptions) -> int:
     found: dict[str, dict[str, Any]] = {}
     for name in splits:
         pairs = PairNPZDataset(folder / f"{name}.npz")
-        answers = who.answer(pairs.x, runtime)
+        answers = who.answer(pairs.x, runtime, options.swap_average)
         if runtime.is_main:
             about = {"checkpoint": who.name, **evaluate(answers.prediction, pairs, trees, who.run.figures, name)}
             about["notes"] += trained_on_note(who.sources, pairs)
+            about["notes"] += [SWAPPED] if options.swap_average else []
             if isinstance(who, subject.Several):
                 add_models(about, who, answers, pairs, name)
             message(f"{name}: accuracy {Estimate.from_dict(about['metrics']['accuracy'])}")
@@ -89,7 +92,7 @@ def add_models(
     if any(len(of_seeds) > 1 for of_seeds in groups.values()):
         of_all[SEEDS] = tables.over_seeds(groups, sources)
     if "cross_validation" in who.ensemble.decision:
-        of_all["Choosing a method, on withheld pairs"] = who.ensemble.decision["cross_validation"]
+        of_all[CHOOSING] = who.ensemble.decision["cross_validation"]
     about["tables"] = of_all | about["tables"]
     about["notes"] += [who.ensemble.decision["sentence"], MCNEMAR]
     if len(answers.models) <= MOST_SHOWN:

@@ -23,7 +23,7 @@ def run(app: App, config: Config, options: PredictOptions) -> int:
         return 0
     who = subject.find(app, config, options)
     runtime = Runtime.start(config.runtime, config.seed)
-    prediction = who.answer(pairs.x, runtime).prediction
+    prediction = who.answer(pairs.x, runtime, options.swap_average).prediction
     if runtime.is_main:
         out = options.out or who.run.predictions / f"pred_{source.stem.removeprefix('test_')}.csv"
         submission.write(out, pairs.ids, (torch.sigmoid(prediction.logit) >= 0.5).long().numpy())

@@ -24,7 +24,7 @@ from shared_core.errors import UserError
 BEST_SINGLE = "best_single"  # a reference, no method of stacking
 METHODS = ("mean", "weighted_mean", "greedy", "logistic", "lightgbm")  # the simplest first
 WORDS = {
-    "mean": "the mean of the calibrated probabilities",
+    "mean": "the mean of the probabilities",
     "weighted_mean": "a weighted mean of the calibrated probabilities",
     "greedy": "greedy selection",
     "logistic": "logistic regression",

@@ -40,8 +40,8 @@ class Single:
     model: PairModel
     sources: frozenset[str]  # ids of the source images that its training showed, as far as they are known
 
-    def answer(self, x: torch.Tensor, runtime: Runtime) -> Answers:
-        return Answers(train.predict(self.model.to(runtime.device), x, runtime))
+    def answer(self, x: torch.Tensor, runtime: Runtime, swapped_too: bool = False) -> Answers:
+        return Answers(train.predict(self.model.to(runtime.device), x, runtime, swapped_too))
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ class Several:
     sources: frozenset[str]
     groups: dict[str, list[str]]  # names of the base models that differ in their seed only, by what they have in common
 
-    def answer(self, x: torch.Tensor, runtime: Runtime) -> Answers:
-        base = self.ensemble.base(x, runtime)
+    def answer(self, x: torch.Tensor, runtime: Runtime, swapped_too: bool = False) -> Answers:
+        base = self.ensemble.base(x, runtime, swapped_too)
         return Answers(self.ensemble.combine(base, self.method), base, self.ensemble.probabilities(base))
 
 

@@ -249,11 +249,23 @@ def build_task(config: Config, runtime: Runtime) -> Task:
 
 
 @torch.no_grad()
-def predict(model_: nn.Module, x: torch.Tensor, runtime: Runtime) -> model.Prediction:
-    """Predictions for pictures uint8 (N, 28, 56), on the CPU in their order; every process scores its share."""
+def predict(model_: nn.Module, x: torch.Tensor, runtime: Runtime, swapped_too: bool = False) -> model.Prediction:
+    """Predictions for pictures uint8 (N, 28, 56), on the CPU in their order; every process scores its share.
+
+    `swapped_too`: average with what the model makes of the swapped halves, (f(a, b) - f(b, a)) / 2, which is f(a, b)
+    where f is antisymmetric.
+    """
     rows = x[runtime.share(len(x))]
     batches = rows.split(EVALUATION_BATCH) if len(rows) else (x[:1],)  # a process without a share still gathers
-    parts = [model_(halves(batch.to(runtime.device, non_blocking=True))) for batch in batches]
+    parts = [_answer(model_, halves(batch.to(runtime.device, non_blocking=True)), swapped_too) for batch in batches]
     logit = torch.cat([part.logit.float() for part in parts])[: len(rows)]
     digits = torch.cat([part.digit_logits.float() for part in parts])[: len(rows)]
     return model.Prediction(runtime.gather(logit, len(x)).cpu(), runtime.gather(digits, len(x)).cpu())
+
+
+def _answer(model_: nn.Module, x_B2HW: torch.Tensor, swapped_too: bool) -> model.Prediction:
+    straight: model.Prediction = model_(x_B2HW)
+    if not swapped_too:
+        return straight
+    swapped: model.Prediction = model_(x_B2HW.flip(1))
+    return model.Prediction((straight.logit - swapped.logit) / 2, straight.digit_logits)

@@ -102,7 +102,7 @@ def test_copies_of_one_model_are_averaged() -> None:
     decision = stacking.decide(found)
     assert (decision.method, decision.candidate, decision.significant, decision.p_value) == ("mean", "mean", False, 1)
     assert decision.sentence == (
-        "Stacking uses the mean of the calibrated probabilities: no other method has a lower loss out of fold, over "
+        "Stacking uses the mean of the probabilities: no other method has a lower loss out of fold, over "
         "600 pairs."
     )
 
@@ -116,7 +116,7 @@ def test_mean_is_used_where_nothing_is_significantly_better(known: bool) -> None
     decision = stacking.decide(stacking.cross_validate(logit_NM, y, fold, names(logit_NM), sources, QUICK))
     assert (decision.method, decision.candidate, decision.significant) == ("mean", "logistic", False)
     assert decision.p_value > 0.05 and decision.difference.low <= 0
-    assert decision.sentence.startswith("Stacking uses the mean of the calibrated probabilities: logistic regression")
+    assert decision.sentence.startswith("Stacking uses the mean of the probabilities: logistic regression")
     assert decision.sentence.endswith("no significant gain.")
     assert ("allowing for shared source images" in decision.sentence) == known
     assert ("images" in decision.difference.method) == known
@@ -131,7 +131,7 @@ def test_stacking_is_used_where_it_helps() -> None:
     assert decision.significant and decision.p_value < 0.05 and decision.difference.low > 0
     gain = found.right(stacking.NESTED).mean() - found.right("mean").mean()
     assert decision.difference.value == pytest.approx(gain) and gain > 0.03
-    assert decision.sentence.endswith("a significant gain over the mean of the calibrated probabilities.")
+    assert decision.sentence.endswith("a significant gain over the mean of the probabilities.")
     assert f"from {100 * found.right('mean').mean():.2f} to" in decision.sentence
     assert f"p = {decision.p_value:.2g}" in decision.sentence
     stored = json.loads(json.dumps([decision.as_dict(), found.as_dict()], allow_nan=False))

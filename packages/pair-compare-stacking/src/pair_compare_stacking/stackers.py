@@ -25,7 +25,7 @@ BEST_SINGLE = "best_single"  # a reference, no method of stacking
 METHODS = ("mean", "weighted_mean", "greedy", "logistic", "lightgbm")  # the simplest first
 WORDS = {
     "mean": "the mean of the probabilities",
-    "weighted_mean": "a weighted mean of the calibrated probabilities",
+    "weighted_mean": "a weighted mean of the probabilities",
     "greedy": "greedy selection",
     "logistic": "logistic regression",
     "lightgbm": "LightGBM",

@@ -251,7 +251,9 @@ def test_run_goes_on_with_the_same_teacher_only(
     assert "distill.teacher" in error(capsys)
     stacker = of_run(home, "guide", "preprocessing", "stacker.json")
     kept = stacker.read_text()
-    stacker.write_text(kept.replace('"method": "mean"', '"method": "logistic"', 1))
+    about = json.loads(kept)
+    about["stackers"]["mean"]["temperatures"][0] *= 1.5
+    stacker.write_text(json.dumps(about))
     assert taught(home, "loyal", by="guide") == 2
     assert "distill.teacher" in (line := error(capsys)) and "guide has changed since the run was started" in line
     stacker.write_text(kept)
@@ -278,6 +280,7 @@ def test_several_students_are_as_each_alone(home: Path) -> None:
     assert run(home, "train", *config, "--name", "class", *flags) == 0
     log = records.read_metrics(of_run(home, "class"))
     assert {"train/first/loss", "train/second/loss"} <= log[0].keys()
+    assert "distill.teacher" in RunDir(of_run(home, "class")).read_run()["made_from"]
     for name in ("first", "second"):
         path = of_run(home, "class", "models", name)
         assert saved.read_config(path).distill.teacher == "stacked"

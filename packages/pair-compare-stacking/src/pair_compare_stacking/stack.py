@@ -131,8 +131,8 @@ def _keep(app: App, config: Config, paths: dict[str, Path]) -> RunDir:
     home = config.paths.runs / app.package / name
     run = records.RunDir.open(config.paths.runs, app.package, name, str(home) if home.is_dir() else "auto")
     try:
-        if not (run.path / "config.yaml").is_file():
-            run.write_config(configuration.to_yaml(config.model_copy(update={"name": name})))
+        run.write_config(configuration.to_yaml(config.model_copy(update={"name": name})))
+        if not run.read_run():
             run.write_run({"package": app.package, "module": app.module, **runs.origin(app)})
         folder = run.path / saved.FOLDER
         if any(path.parent != folder for path in paths.values()):

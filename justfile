@@ -89,7 +89,7 @@ test WHICH="fast" *FLAGS: install
     shift $(( $# > 0 ? 1 : 0 ))
     workers=()
     case '{{ WHICH }}' in
-        fast) marker='not slow'; workers=(-n logical --maxprocesses 8) ;;  # slow ones start processes of their own
+        fast) marker='not slow'; workers=(-n logical --maxprocesses 8 --dist loadfile) ;;  # slow ones start processes of their own
         slow) marker='slow' ;;
         all) marker='slow or not slow' ;;
         *) echo "just test: no set of tests is called '{{ WHICH }}'; there are fast, slow and all" >&2; exit 2 ;;

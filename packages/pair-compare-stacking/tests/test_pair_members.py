@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pair_compare_stacking import saved, stages
+from pair_compare_stacking import saved, stages, subject
 from pair_compare_stacking.__main__ import APP, main
 from pair_compare_stacking.config import Config
 from shared_core import config as configuration
@@ -183,3 +183,54 @@ def test_overrides_are_those_of_the_model_alone() -> None:
     a, b = config.singles()["a"], config.singles()["b"]
     assert a.model.channels == (72, 144, 288) and a.model.feat_dim == b.model.feat_dim == 64
     assert (a.seed, b.seed, a.loss.kind, b.loss.kind) == (0, 3, "bce", "focal")
+
+
+def test_unfinished_run_has_no_models_yet(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Else the weights of that moment would count as those of the finished run."""
+    assert run(home, "train", "--name", "stopped", "--seeds", "1,2", "--epochs", "1") == 0
+    stopped = of_run(home, "stopped")
+    records.RunDir(stopped).status("preempted")
+    (stopped / "models").rename(stopped / "away")
+    assert run(home, "evaluate", "--run", str(stopped)) == 2
+    assert "has no saved models yet" in error(capsys)
+    assert not (stopped / "models").exists()
+
+
+def test_own_functions_are_called_in_training_and_nowhere_else(home: Path, tmp_path: Path) -> None:
+    """A configuration from elsewhere must not run code where it is only looked at."""
+    (tmp_path / "mine_for_members.py").write_text(
+        "from pathlib import Path\n"
+        "def note(name):\n"
+        f"    with Path({str(tmp_path / 'called')!r}).open('a') as file: file.write(name)\n"
+        "def loss(logit, y):\n"
+        "    note('l')\n"
+        "    return (logit - y).square()\n"
+        "def augment(x, generator):\n"
+        "    note('a')\n"
+        "    return 1 - x\n"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(tmp_path))
+        own = ["--loss.function", "mine_for_members:loss", "--augment.function", "mine_for_members:augment"]
+        assert run(home, "train", "--name", "own", "--epochs", "1", *own) == 0
+        assert set((tmp_path / "called").read_text()) == {"l", "a"}
+        (tmp_path / "called").unlink()
+        folder = str(of_run(home, "own"))
+        assert run(home, "evaluate", "--run", folder, "--split", "val", "--baseline", "false") == 0
+        assert run(home, "predict", "--run", folder) == 0
+        assert run(home, "export", "--run", folder, "--format", "torch_export", "--out", str(tmp_path / "x.pt2")) == 0
+        assert not (tmp_path / "called").exists()
+
+
+@pytest.mark.parametrize(
+    ("groups", "labels"),
+    [
+        ([["bayes.seed1", "bayes.seed2"], ["fpn"]], ["bayes", "fpn"]),
+        ([["fusion"], ["fusion_seed42", "fusion_seed123"]], ["fusion", "fusion_seed42, fusion_seed123"]),
+        ([["seed_1", "seed_2"]], ["seed_1, seed_2"]),
+        ([["one", "two"]], ["one, two"]),
+    ],
+)
+def test_groups_keep_labels_of_their_own(groups: list[list[str]], labels: list[str]) -> None:
+    assert list(subject.labelled(groups)) == labels
+    assert list(subject.labelled(groups).values()) == groups

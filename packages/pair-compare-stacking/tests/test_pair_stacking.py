@@ -102,8 +102,7 @@ def test_copies_of_one_model_are_averaged() -> None:
     decision = stacking.decide(found)
     assert (decision.method, decision.candidate, decision.significant, decision.p_value) == ("mean", "mean", False, 1)
     assert decision.sentence == (
-        "Stacking uses the mean of the probabilities: no other method has a lower loss out of fold, over "
-        "600 pairs."
+        "Stacking uses the mean of the probabilities: no other method has a lower loss out of fold, over 600 pairs."
     )
 
 

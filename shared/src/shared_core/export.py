@@ -191,9 +191,9 @@ def _call(task: Task, rows: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
     hook = task.model.register_forward_pre_hook(
         lambda _, arguments, keywords: calls.append((arguments, keywords)), with_kwargs=True
     )
-    piece, _ = next(microbatch.pieces(next(iter(task.batches.epoch(0))), rows))
     try:
-        with torch.no_grad():
+        with torch.no_grad():  # also tells a task that nobody trains
+            piece, _ = next(microbatch.pieces(next(iter(task.batches.epoch(0))), rows))
             task.loss(task.model.eval(), piece)
     finally:
         hook.remove()

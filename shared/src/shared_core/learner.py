@@ -100,7 +100,7 @@ class Learner:
         return {**logs, "grad_norm": norm}, bad
 
     def _clip(self) -> torch.Tensor:
-        """Clip the gradient, of each independent part by its own norm; the norm of all before, equal on all processes."""
+        """Clip the gradient, of each independent part by its own norm; the norm of all before, the same everywhere."""
         limit = self.config.training.clip_norm or math.inf
         if len(self.clipped_together) == 1:
             return fsdp.whole(self.accelerator.clip_grad_norm_(self.parameters, limit))

@@ -31,14 +31,25 @@ TRAINED_ON = "trained_on.npz"
 THRESHOLD = 0.5  # of an antisymmetric answer there is no other
 
 
-def ensure(run: RunDir, config: Config) -> Path:
+def of(run: RunDir) -> Path:
     """The folder of a finished run's saved models, which is made where it is missing.
+
+    Raises UserError for a run that is not finished.
+    """
+    folder = run.path / FOLDER
+    return folder if folder.is_dir() else keep(run, read_config(run.path))
+
+
+def keep(run: RunDir, config: Config) -> Path:
+    """Write the models of a finished run; returns their folder. Raises UserError for a run that is not finished.
 
     They are the last weights, not the best: an endless stream does not overfit, and nothing is chosen on val.
     """
+    if run.read_status().get("state") != "finished":
+        raise UserError(
+            f"{run.path}: has no saved models yet; its training has not finished: repeat the command it began with"
+        )
     folder = run.path / FOLDER
-    if folder.is_dir():
-        return folder
     whole = weights.load_weights(runs.checkpoint(run, "latest"))
     last = _last_evaluation(run)
     sources = np.array(train.sources(config))

@@ -85,7 +85,7 @@ def find_models(app: App, config: Config) -> dict[str, Path]:
         except UserError:
             continue
         if run.read_status().get("state") == "finished" and saved.read_config(run.path).singles():
-            found |= {path.name: path for path in saved.ensure(run, saved.read_config(run.path)).iterdir()}
+            found |= {path.name: path for path in saved.of(run).iterdir()}
     if missing := [name for name in wanted if name not in found]:
         stage = config.models[missing[0]].stage if missing[0] in config.models else None
         flag = f" --stage {stage}" if stage else ""

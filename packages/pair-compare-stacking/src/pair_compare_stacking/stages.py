@@ -101,6 +101,6 @@ def _keep(app: App, config: Config) -> None:
         return
     found = runs.locate(app, config)
     if config.singles():
-        message(f"models: {saved.ensure(found, config)}")
+        message(f"models: {saved.keep(found, config)}")
     else:
         saved.write_sources(found.path, np.array(train.sources(config)))

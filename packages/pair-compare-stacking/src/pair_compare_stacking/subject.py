@@ -76,7 +76,7 @@ def of_run(run: RunDir, config: Config, model: str | None = None, checkpoint: st
         if model is not None:
             raise UserError(f"--model {model}: {run.path} has one model only; leave the flag out")
         return _checkpoint(config, run, checkpoint)
-    folder = saved.ensure(run, saved.read_config(run.path))
+    folder = saved.of(run)
     names = _order(run)
     if model in names:
         return _saved(folder / str(model))
@@ -102,7 +102,16 @@ def _groups(folder: Path, names: list[str]) -> dict[str, list[str]]:
     for name in names:
         config = saved.read_config(folder / name).model_copy(update={"name": None, "seed": 0})
         alike.setdefault(configuration.digest(config), []).append(name)
-    return {_common(group): group for group in alike.values()}
+    return labelled(list(alike.values()))
+
+
+def labelled(groups: list[list[str]]) -> dict[str, list[str]]:
+    """Groups of names by a label of their own: what they have in common, or all of them where another has the same."""
+    labels = [_common(group) for group in groups]
+    return {
+        label if labels.count(label) == 1 else ", ".join(group): group
+        for label, group in zip(labels, groups, strict=True)
+    }
 
 
 def _common(names: list[str]) -> str:

@@ -93,20 +93,25 @@ class PairTask(Task):
         self.config, self.device = config, runtime.device
         self.material = material or Material.load(config, runtime)
         self.model = build_model(config)
+        self._loaded: dict[str, Callable[..., Any]] = {}  # the user's own functions
         self.batches = self._file(runtime) if self.material.train is not None else self._stream(runtime)
 
-    @cached_property
+    @property
     def own_loss(self) -> Callable[..., Any] | None:
-        """The user's own comparison loss. Only training asks for it: nothing else runs what a configuration names."""
+        """The user's own comparison loss; for training alone, since nothing else runs what a configuration names."""
         return self._own(self.config.loss.function, "loss.function")
 
-    @cached_property
+    @property
     def own_augmentation(self) -> Callable[..., Any] | None:
         """The user's own augmentation, likewise."""
         return self._own(self.config.augment.function, "augment.function")
 
     def _own(self, name: str | None, key: str) -> Callable[..., Any] | None:
-        return None if name is None else userdefined.load(name, key, own=True)
+        if name is None or not torch.is_grad_enabled():
+            return None
+        if key not in self._loaded:
+            self._loaded[key] = userdefined.load(name, key, own=True)
+        return self._loaded[key]
 
     def _stream(self, runtime: Runtime) -> Batches:
         size, wanted = self.config.training.batch_size, self.config.stream.pairs_per_epoch

@@ -113,9 +113,14 @@ def to_yaml(config: BaseModel) -> str:
     return yamlfile.dump(to_dict(config))
 
 
-def digest(config: BaseModel) -> str:
-    """SHA-256 over every setting that must not change when a run is resumed."""
-    kept = {key: value for key, value in _settings(to_dict(config)).items() if not _may_change(type(config), key)}
+def digest(config: BaseModel, document: Mapping[str, Any] | None = None) -> str:
+    """SHA-256 over every setting that must not change when a run is resumed.
+
+    With `document`, from which `config` was read, over those that are in it: others are newer than it.
+    """
+    settings = _settings(to_dict(config))
+    settings = settings if document is None else {key: settings[key] for key in _settings(document) if key in settings}
+    kept = {key: value for key, value in settings.items() if not _may_change(type(config), key)}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 

@@ -67,6 +67,15 @@ class Stream(Section):
         description="generator: an endless stream of freshly degraded pairs; file: train.npz, again and again",
     )
     pairs_per_epoch: int = Field(50_000, ge=1, description="pairs drawn per epoch, over all processes (generator)")
+    fold: int | None = Field(
+        None, ge=0, description="file: leave out all pairs that show a source image of this fold of stacking.folds"
+    )
+
+    @model_validator(mode="after")
+    def _only_a_file_has_folds(self) -> Stream:
+        if self.fold is not None and self.kind != "file":
+            raise ValueError("fold has no effect beside kind generator; leave it out")
+        return self
 
 
 class Member(Section):
@@ -82,11 +91,16 @@ class Member(Section):
 class Stacking(Section):
     """Stage 4 (`pair_compare_stacking.stack`)."""
 
+    protocol: Literal["withheld", "out_of_fold"] = Field(
+        "withheld",
+        description="what stackers are fitted on: fresh pairs from withheld source images, or pairs of train.npz, "
+        "answered by models trained without their images (stream.kind file; trains each model folds + 1 times)",
+    )
     models: tuple[ModelName, ...] = Field((), description="the base models; default: all of stages 2 and 3")
     methods: tuple[MethodName, ...] = Field(
         ("mean", "weighted_mean", "logistic", "greedy", "lightgbm"), min_length=1, description="what is tried"
     )
-    pairs: int = Field(20_000, ge=100, description="fresh pairs from the withheld source images")
+    pairs: int = Field(20_000, ge=100, description="fresh pairs from the withheld source images (withheld)")
     folds: int = Field(5, ge=3, le=20, description="folds of source images, for the choice and for what it is worth")
     seed: int = Field(7, ge=0, lt=2**32, description="seeds folds and pairs")
 
@@ -108,11 +122,45 @@ class Config(RunConfig):
     def _models_can_be_made(self) -> Config:
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError("seeds: names one twice; it would give the same model")
-        self.singles()
+        names = [name for base in self.bases() for name in (base, *self.without_folds(base))]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"models.{twice}: protocol out_of_fold gives this name to another model; choose another")
+        return self
+
+    @model_validator(mode="after")
+    def _folds_can_be_made(self) -> Config:
+        wanted, fold = self.stacking, self.stream.fold
+        if wanted.protocol == "out_of_fold" and self.stream.kind != "file":
+            raise ValueError(
+                "stacking.protocol: out_of_fold is for stream.kind file; a generator has fresh pairs for protocol "
+                "withheld"
+            )
+        if fold is not None and fold >= wanted.folds:
+            raise ValueError(f"stream.fold: {fold} is none of the folds 0 to {wanted.folds - 1} (stacking.folds)")
+        if fold is not None and wanted.protocol == "out_of_fold" and (self.seeds or self.models):
+            raise ValueError("stream.fold: protocol out_of_fold trains several models without each fold; leave it out")
         return self
 
     def singles(self) -> dict[str, Config]:
-        """The configuration of each of several models, as if it were trained alone; empty for a single model."""
+        """The configuration of each of several models, as if it were trained alone; empty for a single model.
+
+        Under protocol out_of_fold, every base model is followed by those that are the same but for one fold.
+        """
+        found: dict[str, Config] = {}
+        for name, base in self.bases().items():
+            found[name] = base
+            for fold, other in enumerate(self.without_folds(name)):
+                stream = base.stream.model_copy(update={"fold": fold})
+                found[other] = base.model_copy(update={"name": other, "stream": stream})
+        return found
+
+    def without_folds(self, name: str) -> tuple[str, ...]:
+        """Names of a base model's copies that are trained without fold 0, 1, ...; empty where there are none."""
+        wanted = self.stacking
+        return tuple(f"{name}.fold{k}" for k in range(wanted.folds)) if wanted.protocol == "out_of_fold" else ()
+
+    def bases(self) -> dict[str, Config]:
+        """`singles` without those that were trained without a fold."""
         if self.seeds:
             return {f"seed_{seed}": self._single(f"seed_{seed}", seed=seed) for seed in self.seeds}
         return {name: self._member(name, member) for name, member in self.models.items()}

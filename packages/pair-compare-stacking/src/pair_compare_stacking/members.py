@@ -31,7 +31,10 @@ class Members(nn.Module):
 
 
 class MembersTask(Task):
-    """Trains every model of a configuration with several; "best" is what is best on average."""
+    """Trains every model of a configuration with several; "best" is what is best on average.
+
+    Those that are trained without a fold (`folds`) only serve to fit stackers: they are not evaluated.
+    """
 
     monitor = "val/accuracy"
     maximize = True
@@ -39,6 +42,7 @@ class MembersTask(Task):
     def __init__(self, config: Config, runtime: Runtime) -> None:
         self.material = Material.load(config, runtime)
         self.tasks = {name: PairTask(single, runtime, self.material) for name, single in config.singles().items()}
+        self.evaluated = list(config.bases())
         self.model = Members([task.model for task in self.tasks.values()])  # type: ignore[misc]
         self.batches = SideBySide([task.batches for task in self.tasks.values()])
 
@@ -54,7 +58,8 @@ class MembersTask(Task):
             loss, parts = task.loss_of(prediction, part)
             total = total + loss
             accuracies.append(parts["accuracy"])
-            logs[f"{name}/loss"] = loss
+            if name in self.evaluated:
+                logs[f"{name}/loss"] = loss
         return total, {"accuracy": torch.stack(accuracies).mean(), **logs}
 
     def made_from(self) -> dict[str, dict[str, str]]:
@@ -66,7 +71,8 @@ class MembersTask(Task):
     def evaluate(self, model: nn.Module, runtime: Runtime) -> dict[str, float]:
         found: dict[str, float] = {}
         for (name, task), member in zip(self.tasks.items(), model.members, strict=True):  # type: ignore[arg-type]
-            metrics = task.evaluate(member, runtime)
-            found |= {f"val/{name}/{key.removeprefix('val/')}": value for key, value in metrics.items()}
-        of_all = [found[f"val/{name}/accuracy"] for name in self.tasks]
+            if name in self.evaluated:
+                metrics = task.evaluate(member, runtime)
+                found |= {f"val/{name}/{key.removeprefix('val/')}": value for key, value in metrics.items()}
+        of_all = [found[f"val/{name}/accuracy"] for name in self.evaluated]
         return {"val/accuracy": sum(of_all) / len(of_all), **found}

@@ -6,10 +6,14 @@ A run with several models keeps them in ``models/NAME/``, each in the form in wh
 ``model.safetensors``  its weights (averaged where there are any), and the digest of the configuration they belong to
 ``metrics.json``       best_val_acc, best_val_f1, best_epoch, params, seed, threshold, config
 ``trained_on.npz``     ids of the source images that its training showed
+
+Models that were trained without a fold (`folds`) are kept likewise in ``folds/NAME.foldK/``: they only serve to fit
+stackers.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from pathlib import Path
@@ -26,6 +30,7 @@ from shared_core.errors import UserError
 from shared_core.records import RunDir
 
 FOLDER = "models"
+FOLDS = "folds"
 WEIGHTS = "model.safetensors"
 TRAINED_ON = "trained_on.npz"
 THRESHOLD = 0.5  # of an antisymmetric answer there is no other
@@ -52,13 +57,18 @@ def keep(run: RunDir, config: Config) -> Path:
     folder = run.path / FOLDER
     whole = weights.load_weights(runs.checkpoint(run, "latest"))
     last = _last_evaluation(run)
-    sources = np.array(train.sources(config))
-    with files.atomic_dir(folder) as temporary:
-        for index, (name, single) in enumerate(config.singles().items()):
+    singles, bases = config.singles(), config.bases()
+    learners = {single.stream: single for single in singles.values()}  # one for all that learn from the same pairs
+    sources = {stream: np.array(train.sources(single)) for stream, single in learners.items()}
+    others = files.atomic_dir(run.path / FOLDS) if len(singles) > len(bases) else contextlib.nullcontext(folder)
+    with files.atomic_dir(folder) as of_bases, others as without_fold:  # `folder` comes last: then all is there
+        for index, (name, single) in enumerate(singles.items()):
             prefix = f"members.{index}."
             own = {key.removeprefix(prefix): tensor for key, tensor in whole.items() if key.startswith(prefix)}
             metrics = {key.split("/")[-1]: value for key, value in last.items() if key.startswith(f"val/{name}/")}
-            _write(temporary / name, single, own, {"epoch": last.get("epoch"), **metrics}, sources)
+            metrics = {"epoch": last.get("epoch"), **metrics}
+            path = (of_bases if name in bases else without_fold) / name
+            _write(path, single, own, metrics, sources[single.stream])
     return folder
 
 
@@ -108,7 +118,7 @@ def load(path: Path) -> tuple[PairModel, Config]:
         raise UserError(f"{path}: has no {WEIGHTS}; train the model again, or take it from the list of models")
     config = read_config(path)
     own, header = tensorfile.read(path / WEIGHTS)
-    if header.get("config") != configuration.digest(config):
+    if header.get("config") != configuration.digest(config, yamlfile.read(path / "config.yaml").data):
         raise UserError(
             f"{path}: {WEIGHTS} was trained with another configuration than config.yaml says; restore the file that "
             "belongs to it, or train the model again"

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from pair_compare_stacking import augment, degrade, losses, model, prepare
+from pair_compare_stacking import augment, degrade, folds, losses, model, pairfile, prepare
 from pair_compare_stacking.config import Config
 from pair_compare_stacking.generator import digit_prior
 from pair_compare_stacking.pairs import PairNPZDataset, halves
@@ -61,8 +61,15 @@ class Material:
         return {} if self.teacher is None else {"distill.teacher": self.teacher.describe()}
 
     def warnings(self) -> list[str]:
+        found = folds.warnings(self.config, self.train)
         sources = None if self.val.truth is None else self.val.truth.sources
-        return [] if self.teacher is None else self.teacher.warnings(self.config.data, sources)
+        return found if self.teacher is None else [*found, *self.teacher.warnings(self.config.data, sources)]
+
+    @cached_property
+    def divided(self) -> folds.Folds:
+        """The folds of train.npz."""
+        assert self.train is not None
+        return folds.divide(self.config.stacking, self.train)
 
 
 def sources(config: Config) -> list[str]:
@@ -74,10 +81,11 @@ def sources(config: Config) -> list[str]:
 
     folder = prepare.require(config)
     if config.stream.kind == "file":
-        truth = PairNPZDataset(folder / "train.npz").truth
-        if truth is None:
+        path = folder / "train.npz"
+        if not pairfile.truth_path(path).exists():
             return []
-        shown = truth.sources.ravel()
+        fold = config.stream.fold
+        shown = folds.divide(config.stacking, PairNPZDataset(path)).shown(fold).ravel()
     else:
         shown = files.read_npz(folder / prepare.POOL, ("ids",))["ids"]
     return sorted({str(source) for source in shown} | teacher.sources(config))
@@ -126,10 +134,19 @@ class PairTask(Task):
         )
 
     def _file(self, runtime: Runtime) -> Batches:
+        """An epoch is as many batches as the whole file holds, also for a model that learns from a part of it."""
         assert self.material.train is not None
-        dataset = _FilePairs(self.material.train, self)
+        fold, every = self.config.stream.fold, len(self.material.train)
+        rows = torch.arange(every) if fold is None else torch.from_numpy(self.material.divided.without(fold))
         size, seed = self.config.training.batch_size, self.config.seed
-        return LoaderBatches(dataset, batch_size=size, runtime=runtime, seed=seed, collate=_as_it_is)
+        if len(rows) < size * runtime.world <= every:
+            raise UserError(
+                f"training.batch_size: {size} x {runtime.world} processes is more than the {len(rows)} pairs that are "
+                f"left without fold {fold}; lower --batch-size or take more pairs"
+            )
+        dataset = _FilePairs(self.material.train, rows, self)
+        source = LoaderBatches(dataset, batch_size=size, runtime=runtime, seed=seed, collate=_as_it_is)
+        return source if fold is None else folds.Recut(source, every // (size * runtime.world))
 
     def _fresh(self, generator: torch.Generator) -> dict[str, torch.Tensor]:
         """x float (B, 2, 28, 28), y (B,), digits (B, 2).
@@ -191,16 +208,17 @@ class PairTask(Task):
 
 
 class _FilePairs(Dataset[dict[str, Any]]):
-    """A file of pairs, fetched batch by batch, with augmentation."""
+    """Some rows of a file of pairs, fetched batch by batch, with augmentation."""
 
-    def __init__(self, pairs: PairNPZDataset, task: PairTask) -> None:
-        self.pairs, self.task = pairs, task
+    def __init__(self, pairs: PairNPZDataset, rows: torch.Tensor, task: PairTask) -> None:
+        self.pairs, self.rows, self.task = pairs, rows, task
 
     def __len__(self) -> int:
-        return len(self.pairs)
+        return len(self.rows)
 
-    def __getitems__(self, rows: Sequence[int]) -> dict[str, torch.Tensor]:
+    def __getitems__(self, places: Sequence[int]) -> dict[str, torch.Tensor]:
         """x float (B, 2, 28, 28), y (B,), and digits (B, 2) where they are known."""
+        rows = self.rows[places]
         generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
         y, digits = self.pairs.y, self.pairs.digits
         assert y is not None  # a training file has labels: `pairfile`

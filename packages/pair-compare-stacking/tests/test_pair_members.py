@@ -158,6 +158,8 @@ def test_finished_run_of_another_configuration_does_not_count(home: Path) -> Non
     stored = saved.read_config(of_run(home, "several"))
     assert stages.finished(APP, stored) is not None
     assert stages.finished(APP, stored.model_copy(update={"seed": 99})) is None
+    longer = stored.training.model_copy(update={"epochs": 3})
+    assert stages.finished(APP, stored.model_copy(update={"training": longer})) is None
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ and what is used is judged on val and the test files, whose images neither base 
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,20 +78,19 @@ def find_models(app: App, config: Config) -> dict[str, Path]:
     )
     if len(wanted) < 2:
         raise UserError("stacking.models: fewer than two base models; name them, or use --config ten")
-    places = [config.name or runs.DEFAULT_NAME, *(stages.stage_name(config, stage) for stage in stages.TRAINED)]
     found: dict[str, Path] = {}
-    for place in places:
+    for stage in (None, *stages.TRAINED):
         try:
-            run = runs.locate(app, config, name=place)
+            run = stages.run_of(app, config, stage) if stage else runs.locate(app, config)
         except UserError:
             continue
         if run.read_status().get("state") == "finished" and saved.read_config(run.path).singles():
             found |= {path.name: path for path in saved.of(run).iterdir()}
     if missing := [name for name in wanted if name not in found]:
         stage = config.models[missing[0]].stage if missing[0] in config.models else None
-        flag = f" --stage {stage}" if stage else ""
+        flag, name = f" --stage {stage}" if stage else "", config.name or runs.DEFAULT_NAME
         raise UserError(
-            f"base models {', '.join(missing)}: missing; train them with: {app.command} train --name {places[0]}{flag}"
+            f"base models {', '.join(missing)}: missing; train them with: {app.command} train --name {name}{flag}"
         )
     return {name: found[name] for name in wanted}
 
@@ -127,9 +127,10 @@ def draw(config: Config) -> Pairs:
 
 def _keep(app: App, config: Config, paths: dict[str, Path]) -> RunDir:
     """The run NAME, with the base models in it."""
-    name = config.name or runs.DEFAULT_NAME
-    home = config.paths.runs / app.package / name
-    run = records.RunDir.open(config.paths.runs, app.package, name, str(home) if home.is_dir() else "auto")
+    name, where = config.name or runs.DEFAULT_NAME, "auto"
+    with contextlib.suppress(UserError):
+        where = str(runs.locate(app, config).path)
+    run = records.RunDir.open(config.paths.runs, app.package, name, where)
     try:
         run.write_config(configuration.to_yaml(config.model_copy(update={"name": name})))
         if not run.read_run():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pair_compare_stacking.config import Config, TrainOptions
 from shared_core import config as configuration
-from shared_core import runs, verbs
+from shared_core import runs, verbs, yamlfile
 from shared_core.cli import App
 from shared_core.errors import UserError
 from shared_core.progress import message
@@ -52,6 +52,11 @@ def stage_name(config: Config, stage: str) -> str:
     return f"{config.name or runs.DEFAULT_NAME}-stage{stage}"
 
 
+def run_of(app: App, config: Config, stage: str) -> RunDir:
+    """The newest run of a stage. Raises UserError where there is none."""
+    return runs.locate(app, config.model_copy(update={"name": stage_name(config, stage)}))
+
+
 def _of_stage(config: Config, stage: str) -> Config:
     models = {name: member for name, member in config.models.items() if str(member.stage) == stage}
     return config.model_copy(update={"name": stage_name(config, stage), "models": models})
@@ -70,17 +75,16 @@ def _only(config: Config, names: tuple[str, ...]) -> Config:
 
 
 def finished(app: App, config: Config) -> RunDir | None:
-    """The finished run of that name and configuration, if the newest one is."""
+    """The finished run of that name, configuration and length, if the newest one is."""
     try:
         found = runs.locate(app, config)
     except UserError:
         return None
     if found.read_status().get("state") != "finished":
         return None
-    stored = found.path / "config.yaml"
-    from shared_core import yamlfile
-
-    return None if configuration.differences(yamlfile.read(stored).data, config) else found
+    stored = yamlfile.read(found.path / "config.yaml").data
+    longer = stored["training"]["epochs"] != config.training.epochs
+    return None if longer or configuration.differences(stored, config) else found
 
 
 def _train(app: App, config: Config) -> int:

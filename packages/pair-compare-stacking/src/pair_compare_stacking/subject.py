@@ -127,8 +127,7 @@ def _locate(app: App, config: Config, options: ModelOptions) -> RunDir:
     except UserError:
         if options.model not in config.models or options.is_explicit:
             raise
-        stage = str(config.models[str(options.model)].stage)
-        return runs.locate(app, config, name=stages.stage_name(config, stage))
+        return stages.run_of(app, config, str(config.models[str(options.model)].stage))
 
 
 def is_of_several(run: RunDir) -> bool:

@@ -3,20 +3,25 @@
 A share of the source images was withheld from every training (`data.withheld`). They are divided into folds; fresh
 pairs are drawn within each fold, so that no two folds share an image. Methods are compared by nested cross-validation,
 and what is used is judged on val and the test files, whose images neither base models nor stackers know.
+
+Under protocol out_of_fold the pairs are those of train.npz that lie within one fold, and each fold is answered by
+models that were trained without it (`folds`); the ensemble keeps those that were trained on all rows.
 """
 
 from __future__ import annotations
 
 import contextlib
 import shutil
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from pair_compare_stacking import degrade, ensemble, prepare, saved, stackers, stacking, stages, tables, train
+from pair_compare_stacking import degrade, ensemble, folds, prepare, saved, stackers, stacking, stages, tables, train
 from pair_compare_stacking.config import Config
+from pair_compare_stacking.pairs import PairNPZDataset
 from shared_core import config as configuration
 from shared_core import files, records, runs, splits
 from shared_core.cli import App
@@ -34,7 +39,11 @@ class Pairs:
     x: torch.Tensor  # (N, 28, 56) uint8
     y: np.ndarray  # (N,)
     fold: np.ndarray  # (N,)
-    sources: np.ndarray  # (N, 2) ids of the source images
+    sources: np.ndarray | None  # (N, 2) ids of the source images, where they are known
+
+    def rows(self, fold: int | None) -> np.ndarray:
+        """(N,) whether a pair is of a fold; None: of any."""
+        return np.ones(len(self.fold), bool) if fold is None else self.fold == fold
 
 
 def run(app: App, config: Config) -> int:
@@ -42,14 +51,13 @@ def run(app: App, config: Config) -> int:
     runtime = Runtime.start(config.runtime, config.seed)
     if runtime.world > 1:
         raise UserError("--stage 4 runs in one process; start it without a launcher")
+    wanted = config.stacking
     paths = find_models(app, config)
-    pairs = draw(config)
-    stacking.check_unseen(pairs.sources, {name: saved.trained_on(path) for name, path in paths.items()})
-    base = {}
-    for name, path in paths.items():
-        message(f"{name}: answering {len(pairs.y):,} withheld pairs")
-        base[name] = train.predict(saved.load(path)[0].to(runtime.device), pairs.x, runtime)
-    logit_NM, names, wanted = ensemble.logits(base), list(base), config.stacking
+    if wanted.protocol == "out_of_fold":
+        pairs, unseen_by = within_folds(config), find_without_folds(app, config, paths)
+    else:
+        pairs, unseen_by = draw(config), {None: paths}
+    logit_NM, names = answer(pairs, unseen_by, runtime), list(paths)
     message("choosing by nested cross-validation")
     compared = stacking.cross_validate(
         logit_NM, pairs.y, pairs.fold, names, pairs.sources, wanted.methods, derive(wanted.seed, "methods") % 2**31
@@ -61,10 +69,34 @@ def run(app: App, config: Config) -> int:
     }
     kept = _keep(app, config, paths)
     about = decision.as_dict() | {"cross_validation": tables.cross_validation(compared)}
+    known = pairs.sources is not None
+    about["sentence"] += "" if known else f" Doubtful: {folds.BY_ROW}."
     ensemble.write(kept, names, fitted, about)
     kept.status("finished")
-    message(decision.sentence)
-    return app.call("evaluate", config, run=str(kept.path), all_models=True)
+    message(about["sentence"])
+    return app.call("evaluate", config, run=str(kept.path), all_models=True, baseline=known)
+
+
+def answer(pairs: Pairs, unseen_by: dict[int | None, dict[str, Path]], runtime: Runtime) -> np.ndarray:
+    """Log-odds of M base models for N pairs: float64 (N, M).
+
+    Args:
+        unseen_by: the saved models that answer the pairs of a fold (None: of all), by the base models' names.
+
+    Raises UserError where one of them was trained on a source image of its pairs.
+    """
+    if pairs.sources is not None:
+        for fold, paths in unseen_by.items():
+            shown = {path.name: saved.trained_on(path) for path in paths.values()}
+            stacking.check_unseen(pairs.sources[pairs.rows(fold)], shown)
+    logit_NM = np.empty((len(pairs.y), len(next(iter(unseen_by.values())))))
+    for fold, paths in unseen_by.items():
+        rows = pairs.rows(fold)
+        for column, path in enumerate(paths.values()):
+            message(f"{path.name}: answering {rows.sum():,} pairs that it has not seen")
+            prediction = train.predict(saved.load(path)[0].to(runtime.device), pairs.x[rows], runtime)
+            logit_NM[rows, column] = prediction.logit.double().numpy()
+    return logit_NM
 
 
 def find_models(app: App, config: Config) -> dict[str, Path]:
@@ -72,12 +104,33 @@ def find_models(app: App, config: Config) -> dict[str, Path]:
 
     Raises UserError that names what is missing, and how it is made.
     """
-    singles = config.singles()
     wanted = config.stacking.models or tuple(
-        name for name in singles if config.seeds or config.models[name].stage in (2, 3)
+        name for name in config.bases() if config.seeds or config.models[name].stage in (2, 3)
     )
     if len(wanted) < 2:
         raise UserError("stacking.models: fewer than two base models; name them, or use --config ten")
+    return _find(app, config, wanted, saved.FOLDER)
+
+
+def find_without_folds(app: App, config: Config, bases: Iterable[str]) -> dict[int | None, dict[str, Path]]:
+    """Folders of the base models' copies that were trained without fold 0, 1, ...: by fold, then by the base's name.
+
+    Raises UserError where one is missing, or was trained without another fold than it would be now.
+    """
+    names = {base: config.without_folds(base) for base in bases}
+    found = _find(app, config, [name for of_base in names.values() for name in of_base], saved.FOLDS)
+    for path in found.values():
+        then, now = saved.read_config(path).stacking, config.stacking
+        if (then.folds, then.seed) != (now.folds, now.seed):
+            raise UserError(
+                f"{path}: was trained without one of {then.folds} folds of stacking.seed {then.seed}, wanted are "
+                f"{now.folds} of seed {now.seed}; use those, or train anew under another --name"
+            )
+    return {fold: {base: found[names[base][fold]] for base in names} for fold in range(config.stacking.folds)}
+
+
+def _find(app: App, config: Config, wanted: Sequence[str], folder: str) -> dict[str, Path]:
+    """Saved models in a folder of the run NAME or of its stages."""
     found: dict[str, Path] = {}
     for stage in (None, *stages.TRAINED):
         try:
@@ -85,9 +138,11 @@ def find_models(app: App, config: Config) -> dict[str, Path]:
         except UserError:
             continue
         if run.read_status().get("state") == "finished" and saved.read_config(run.path).singles():
-            found |= {path.name: path for path in saved.of(run).iterdir()}
+            saved.of(run)
+            found |= {path.parent.name: path.parent for path in (run.path / folder).glob("*/config.yaml")}
     if missing := [name for name in wanted if name not in found]:
-        stage = config.models[missing[0]].stage if missing[0] in config.models else None
+        base = missing[0] if missing[0] in config.models else missing[0].rpartition(".fold")[0]
+        stage = config.models[base].stage if base in config.models else None
         flag, name = f" --stage {stage}" if stage else "", config.name or runs.DEFAULT_NAME
         raise UserError(
             f"base models {', '.join(missing)}: missing; train them with: {app.command} train --name {name}{flag}"
@@ -123,6 +178,19 @@ def draw(config: Config) -> Pairs:
         drawn.append((made["x"], made["y"].numpy(), np.full(len(made["y"]), int(fold)), pool["ids"][rows][source]))
     x, y, fold, sources = zip(*drawn, strict=True)
     return Pairs(torch.cat(x), np.concatenate(y), np.concatenate(fold), np.concatenate(sources))
+
+
+def within_folds(config: Config) -> Pairs:
+    """The pairs of train.npz whose halves lie within one fold. Raises UserError as `folds.divide`."""
+    whole = PairNPZDataset(prepare.require(config) / "train.npz")
+    for warning in folds.warnings(config, whole):
+        message(f"warning: {warning}")
+    found = folds.divide(config.stacking, whole)
+    rows = found.within()
+    message(f"stacking on the {len(rows):,} of {len(whole):,} pairs of train.npz whose halves lie in one fold")
+    assert whole.y is not None  # a training file has labels: `pairfile`
+    sources = None if found.sources_N2 is None else found.sources_N2[rows]
+    return Pairs(whole.x[rows], whole.y.numpy()[rows], found.fold_N2[rows, 0], sources)
 
 
 def _keep(app: App, config: Config, paths: dict[str, Path]) -> RunDir:

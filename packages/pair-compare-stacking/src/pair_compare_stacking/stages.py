@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pair_compare_stacking.config import Config, TrainOptions
 from shared_core import config as configuration
-from shared_core import runs, verbs, yamlfile
+from shared_core import runs, verbs
 from shared_core.cli import App
 from shared_core.errors import UserError
 from shared_core.progress import message
@@ -66,7 +66,7 @@ def _only(config: Config, names: tuple[str, ...]) -> Config:
     """The configuration with some of its models only."""
     if not names:
         return config
-    known = list(config.singles())
+    known = list(config.bases())
     if unknown := [name for name in names if name not in known]:
         raise UserError(f"--only {unknown[0]}: no such model here; there are {', '.join(known) or 'none'}")
     if config.seeds:
@@ -82,8 +82,10 @@ def finished(app: App, config: Config) -> RunDir | None:
         return None
     if found.read_status().get("state") != "finished":
         return None
-    stored = yamlfile.read(found.path / "config.yaml").data
-    longer = stored["training"]["epochs"] != config.training.epochs
+    from pair_compare_stacking import saved
+
+    stored = saved.read_config(found.path)  # with the defaults of settings that are newer than the run
+    longer = stored.training.epochs != config.training.epochs
     return None if longer or configuration.differences(stored, config) else found
 
 

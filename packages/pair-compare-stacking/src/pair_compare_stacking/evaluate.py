@@ -27,7 +27,7 @@ MODELS = "Every model, and every way of combining them"
 SWAPPED = "answers are averaged with those to the swapped halves"
 MCNEMAR = "McNemar's p takes pairs that share a source image as independent; the intervals do not"
 MOST_SHOWN = 12  # models in a figure
-CHOOSING = "Choosing a method, on withheld pairs, out of fold"
+CHOOSING = "Choosing a method, out of fold, on pairs that no base model saw"
 SIDE_BY_SIDE = "Accuracy of every model on every split"
 SEEDS = "Models that differ in their seed only, as one"
 

@@ -75,7 +75,7 @@ def over_seeds(right: dict[str, list[np.ndarray]], sources: np.ndarray | None) -
 
 
 def cross_validation(found: CrossValidation) -> list[dict[str, Any]]:
-    """What each method is worth on the withheld pairs, out of fold: rows of a table."""
+    """What each method is worth out of fold: rows of a table."""
     rows = []
     for method, p in found.p.items():
         name = "whatever the other folds choose" if method == NESTED else stackers.WORDS.get(method, method)

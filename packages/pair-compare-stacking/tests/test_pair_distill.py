@@ -78,7 +78,7 @@ def combine(folder: Path, chosen: str) -> None:
         method: stackers.fit(method, logit_NM, y, np.arange(120) % 3, names)
         for method in (*stackers.METHODS, stackers.BEST_SINGLE)
     }
-    ensemble.write(RunDir(of_run(folder, "stacked")), names, fitted, {"method": chosen, "sentence": "for the test"})
+    ensemble.write(RunDir(of_run(folder, "stacked")), fitted, {"method": chosen, "sentence": "for the test"})
 
 
 def config_of(folder: Path, name: str, **distill: Any) -> Config:

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -146,6 +147,54 @@ def test_seeds_are_models(home: Path) -> None:
     assert run(home, "train", "--name", "seeds", "--seeds", "42,2023", "--epochs", "1") == 0
     first, second = (saved.load(of_run(home, "seeds", "models", f"seed_{seed}"))[0] for seed in (42, 2023))
     assert not torch.equal(first.tower.stem.weight, second.tower.stem.weight)
+
+
+def test_run_goes_on_with_its_models_listed_in_another_order(home: Path) -> None:
+    """A checkpoint knows models by their place: two of one shape must not change places."""
+    listed = {"first": {"seed": 1}, "second": {"seed": 2}}
+    for name, later in (("straight", listed), ("turned", dict(reversed(listed.items())))):
+        for models, epochs in ((listed, 1), (later, 2)):
+            file = home / f"{name}-{epochs}.yaml"
+            file.write_text(f"models: {json.dumps(models)}\n")
+            flags = ["--epochs", str(epochs)] + (["--resume", str(of_run(home, name))] if epochs == 2 else [])
+            assert run(home, "train", "--config", str(file), "--name", name, *flags) == 0
+    for name in listed:
+        one, other = (weights.load_weights(of_run(home, run_, "models", name)) for run_ in ("straight", "turned"))
+        assert all(torch.equal(tensor, other[key]) for key, tensor in one.items())
+
+
+def test_seeds_beside_models_are_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(home, "train", "--config", str(home / "several.yaml"), "--seeds", "1,2") == 2
+    assert "seeds and models both name several models" in error(capsys)
+
+
+def test_checkpoint_of_several_models_is_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It would be ignored: their last weights count."""
+    checkpoint = next(of_run(home, "several", "checkpoints").glob("step-*"))
+    assert run(home, "evaluate", "--checkpoint", str(checkpoint)) == 2
+    assert "holds several models, of which the last weights count" in error(capsys)
+
+
+def test_what_a_model_began_with_counts_as_trained_on(home: Path) -> None:
+    """Weights carry what they were trained on into a training that never shows it."""
+    begun_with = of_run(home, "several", "models", "plain")
+    before = saved.trained_on(begun_with)
+    try:
+        saved.write_sources(begun_with, np.array([*before, "an image from elsewhere"]))
+        begin = ["--training.init_from", str(begun_with)]
+        assert run(home, "train", "--name", "later", "--epochs", "1", *begin) == 0
+        assert saved.trained_on(of_run(home, "later")) == before | {"an image from elsewhere"}
+        (begun_with / saved.TRAINED_ON).unlink()
+        assert run(home, "train", "--name", "later-unknown", "--epochs", "1", *begin) == 0
+        assert saved.trained_on(of_run(home, "later-unknown")) == set()  # nothing is known for sure
+    finally:
+        saved.write_sources(begun_with, np.array(sorted(before)))
+
+
+def test_few_rows_of_a_file_are_enough_without_folds(home: Path) -> None:
+    """Folds are for protocol out_of_fold alone; twelve rows in each would be too few."""
+    assert run(home, "train", "--name", "file", "--stream.kind", "file", "--epochs", "1") == 0
+    assert saved.trained_on(of_run(home, "file"))
 
 
 def configured(**values: object) -> Config:

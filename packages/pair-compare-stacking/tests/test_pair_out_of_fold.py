@@ -162,9 +162,7 @@ def test_missing_fold_models_are_named(home: Path, capsys: pytest.CaptureFixture
     aside = path.rename(path.with_name("aside"))
     try:
         assert run(home, "train", "--stage", "4") == 2
-        assert "base models two.fold1: missing; train them with: pair-compare train --name small --stage 2" in error(
-            capsys
-        )
+        assert "base models two.fold1: missing, or not finished; train them first (--stage 2)" in error(capsys)
     finally:
         aside.rename(path)
 

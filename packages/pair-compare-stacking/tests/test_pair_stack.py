@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from pair_compare_stacking import ensemble, pairfile, saved, stack
+from pair_compare_stacking import ensemble, pairfile, saved, stack, train
 from pair_compare_stacking.__main__ import main
 from shared_core import files, tensorfile
 from shared_core.errors import UserError
@@ -120,9 +120,53 @@ def test_second_time_takes_the_same_run(home: Path) -> None:
 
 def test_missing_base_model_is_named(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(home, "train", "--stage", "4", "--name", "other") == 2
-    assert "base models one, two, three: missing; train them with: pair-compare train --name other --stage 2" in error(
-        capsys
-    )
+    complaint = error(capsys)
+    assert "base models one, two, three: missing, or not finished; train them first (--stage 2)" in complaint
+    assert "under the name other" in complaint
+
+
+def test_misspelled_base_model_is_named(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(home, "train", "--stage", "4", "--stacking.models", "one,tow") == 2
+    assert "base models tow (did you mean two?): missing" in error(capsys)
+
+
+def test_base_model_of_other_settings_is_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(home, "train", "--stage", "4", "--model.feat_dim", "32") == 2
+    assert "was trained with other settings (model.feat_dim: 16 -> 32)" in error(capsys)
+
+
+def test_base_models_answer_in_their_own_columns(home: Path) -> None:
+    """Each column is what its model says, fold by fold where each fold has models of its own."""
+    config = saved.read_config(of_run(home, "small"))
+    pairs, runtime = stack.draw(config), Runtime.start(RuntimeSettings(device="cpu"), 0)
+    paths = {name: of_run(home, "small", "models", name) for name in ("one", "two", "three")}
+    alone = {
+        name: train.predict(saved.load(path)[0], pairs.x, runtime).logit.double().numpy()
+        for name, path in paths.items()
+    }
+    together = stack.answer(pairs, {None: paths}, runtime)
+    for column, name in enumerate(paths):
+        np.testing.assert_allclose(together[:, column], alone[name], rtol=1e-4, atol=1e-5)
+    names = list(paths)
+    turned = {fold: {name: paths[names[(i + fold) % 3]] for i, name in enumerate(names)} for fold in range(3)}
+    by_fold = stack.answer(pairs, turned, runtime)  # type: ignore[arg-type]
+    for fold, of_fold in turned.items():
+        rows = pairs.fold == fold
+        for column, path in enumerate(of_fold.values()):
+            np.testing.assert_allclose(by_fold[rows, column], alone[path.name][rows], rtol=1e-4, atol=1e-5)
+
+
+def test_model_that_the_stacker_was_not_fitted_with_is_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of the same name, settings and shape, but trained again."""
+    path = of_run(home, "small", "models", "one", saved.WEIGHTS)
+    before = path.read_bytes()
+    own, header = tensorfile.read(path)
+    try:
+        tensorfile.write(path, {key: tensor * 2 for key, tensor in own.items()}, header)
+        assert run(home, "predict") == 2
+        assert "is not the model that" in error(capsys)
+    finally:
+        path.write_bytes(before)
 
 
 def test_rows_that_a_base_model_trained_on_are_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -142,8 +186,9 @@ def test_rows_that_a_base_model_trained_on_are_refused(home: Path, capsys: pytes
 @pytest.mark.parametrize(
     ("damage", "complaint"),
     [
-        (lambda about: about | {"models": ["one", "two"]}, "stacker of the base models"),
-        (lambda about: about | {"models": ["../../../one"]}, "is damaged"),
+        (lambda about: about | {"models": dict(list(about["models"].items())[:2])}, "stacker of the base models"),
+        (lambda about: about | {"models": {"../../../one": "0" * 64}}, "is damaged"),
+        (lambda about: about | {"models": ["one", "two"]}, "is damaged"),
         (lambda about: about | {"decision": {"method": "magic"}}, "the chosen method 'magic'"),
         (lambda about: {}, "is damaged"),
         (lambda about: about | {"stackers": {"mean": {"method": "mean"}}}, "models is no list of names"),

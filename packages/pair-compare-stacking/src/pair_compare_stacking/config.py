@@ -104,6 +104,12 @@ class Stacking(Section):
     folds: int = Field(5, ge=3, le=20, description="folds of source images, for the choice and for what it is worth")
     seed: int = Field(7, ge=0, lt=2**32, description="seeds folds and pairs")
 
+    @model_validator(mode="after")
+    def _compared_with_the_mean(self) -> Stacking:
+        if "mean" not in self.methods:
+            raise ValueError("methods: must hold mean, which the others are compared with")
+        return self
+
 
 class Config(RunConfig):
     """One run of pair-compare: a single model, or several that learn together."""
@@ -122,6 +128,8 @@ class Config(RunConfig):
     def _models_can_be_made(self) -> Config:
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError("seeds: names one twice; it would give the same model")
+        if self.seeds and self.models:
+            raise ValueError("seeds and models both name several models; leave out one of them (--models '{}')")
         names = [name for base in self.bases() for name in (base, *self.without_folds(base))]
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ValueError(f"models.{twice}: protocol out_of_fold gives this name to another model; choose another")

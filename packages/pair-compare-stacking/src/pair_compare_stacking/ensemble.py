@@ -74,7 +74,11 @@ def load(run: RunDir) -> Ensemble:
     """
     path = run.preprocessing / STACKER
     about = _read(path)
-    models = {name: saved.load(run.path / saved.FOLDER / name)[0] for name in about["models"]}
+    folder = run.path / saved.FOLDER
+    models = {name: saved.load(folder / name)[0] for name in about["models"]}
+    for name, digest in about["models"].items():
+        if files.sha256(folder / name / saved.WEIGHTS) != digest:
+            raise UserError(f"{folder / name}: is not the model that {path} was fitted with; fit it again (--stage 4)")
     try:
         fitted = {method: stackers.from_dict(data, list(models)) for method, data in about["stackers"].items()}
     except UserError as error:
@@ -84,11 +88,13 @@ def load(run: RunDir) -> Ensemble:
     return Ensemble(models, fitted, about["decision"]["method"], about["decision"])
 
 
-def write(run: RunDir, models: list[str], fitted: dict[str, stackers.Stacker], decision: dict[str, Any]) -> Path:
-    """Keep fitted stackers with a run."""
-    path = run.preprocessing / STACKER
+def write(run: RunDir, fitted: dict[str, stackers.Stacker], decision: dict[str, Any]) -> Path:
+    """Keep fitted stackers with the run that holds their base models."""
+    path, folder = run.preprocessing / STACKER, run.path / saved.FOLDER
     path.parent.mkdir(exist_ok=True)
-    about = {"models": models, "decision": decision, "stackers": {m: s.to_dict() for m, s in fitted.items()}}
+    models = next(iter(fitted.values())).models
+    digests = {name: files.sha256(folder / name / saved.WEIGHTS) for name in models}
+    about = {"models": digests, "decision": decision, "stackers": {m: s.to_dict() for m, s in fitted.items()}}
     files.atomic_write(path, json.dumps(about, indent=1) + "\n")
     return path
 
@@ -97,7 +103,12 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         about = json.loads(path.read_text())
         named = all(isinstance(name, str) and Path(name).name == name for name in about["models"])
-        whole = named and isinstance(about["stackers"], dict) and isinstance(about["decision"]["method"], str)
+        whole = (
+            named
+            and isinstance(about["models"], dict)
+            and isinstance(about["stackers"], dict)
+            and isinstance(about["decision"]["method"], str)
+        )
     except (OSError, ValueError, KeyError, TypeError):
         whole = False
     if not whole:

@@ -28,7 +28,9 @@ SWAPPED = "answers are averaged with those to the swapped halves"
 MCNEMAR = "McNemar's p takes pairs that share a source image as independent; the intervals do not"
 MOST_SHOWN = 12  # models in a figure
 CHOOSING = "Choosing a method, out of fold, on pairs that no base model saw"
+LEARNED = "What the way of combining in use has learned"
 SIDE_BY_SIDE = "Accuracy of every model on every split"
+OF_SEEDS = "intervals of means over seeds are over source images; how far the seeds lie apart is beside them"
 SEEDS = "Models that differ in their seed only, as one"
 
 
@@ -91,6 +93,8 @@ def add_models(
     groups = {label: [right[model] for model in models] for label, models in who.groups.items()}
     if any(len(of_seeds) > 1 for of_seeds in groups.values()):
         of_all[SEEDS] = tables.over_seeds(groups, sources)
+        about["notes"].append(OF_SEEDS)
+    of_all[LEARNED] = tables.learned(who.ensemble.stackers[who.method])
     if "cross_validation" in who.ensemble.decision:
         of_all[CHOOSING] = who.ensemble.decision["cross_validation"]
     about["tables"] = of_all | about["tables"]

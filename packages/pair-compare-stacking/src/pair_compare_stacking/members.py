@@ -41,7 +41,9 @@ class MembersTask(Task):
 
     def __init__(self, config: Config, runtime: Runtime) -> None:
         self.material = Material.load(config, runtime)
-        self.tasks = {name: PairTask(single, runtime, self.material) for name, single in config.singles().items()}
+        # sorted: a checkpoint knows models by their place, and the same configuration may list them in another order
+        singles = sorted(config.singles().items())
+        self.tasks = {name: PairTask(single, runtime, self.material) for name, single in singles}
         self.evaluated = list(config.bases())
         self.model = Members([task.model for task in self.tasks.values()])  # type: ignore[misc]
         self.batches = SideBySide([task.batches for task in self.tasks.values()])

@@ -62,7 +62,7 @@ def keep(run: RunDir, config: Config) -> Path:
     sources = {stream: np.array(train.sources(single)) for stream, single in learners.items()}
     others = files.atomic_dir(run.path / FOLDS) if len(singles) > len(bases) else contextlib.nullcontext(folder)
     with files.atomic_dir(folder) as of_bases, others as without_fold:  # `folder` comes last: then all is there
-        for index, (name, single) in enumerate(singles.items()):
+        for index, (name, single) in enumerate(sorted(singles.items())):  # as `members.MembersTask` orders them
             prefix = f"members.{index}."
             own = {key.removeprefix(prefix): tensor for key, tensor in whole.items() if key.startswith(prefix)}
             metrics = {key.split("/")[-1]: value for key, value in last.items() if key.startswith(f"val/{name}/")}
@@ -126,6 +126,14 @@ def load(path: Path) -> tuple[PairModel, Config]:
     model = train.build_model(config)
     weights.load_strictly(model, own, path)
     return model.eval(), config
+
+
+def trained_on_if_known(path: Path) -> set[str]:
+    """`trained_on` of a saved model, of a run, or of a run's checkpoint; empty where it is unknown."""
+    for folder in (path, path.parent.parent):
+        if (folder / TRAINED_ON).is_file():
+            return trained_on(folder)
+    return set()
 
 
 def trained_on(path: Path) -> set[str]:

@@ -29,6 +29,7 @@ from shared_core.errors import UserError
 from shared_core.progress import message
 from shared_core.records import RunDir
 from shared_core.runtime import Runtime
+from shared_core.schema import did_you_mean
 from shared_core.seeds import derive
 
 
@@ -71,7 +72,7 @@ def run(app: App, config: Config) -> int:
     about = decision.as_dict() | {"cross_validation": tables.cross_validation(compared)}
     known = pairs.sources is not None
     about["sentence"] += "" if known else f" Doubtful: {folds.BY_ROW}."
-    ensemble.write(kept, names, fitted, about)
+    ensemble.write(kept, fitted, about)
     kept.status("finished")
     message(about["sentence"])
     return app.call("evaluate", config, run=str(kept.path), all_models=True, baseline=known)
@@ -109,7 +110,29 @@ def find_models(app: App, config: Config) -> dict[str, Path]:
     )
     if len(wanted) < 2:
         raise UserError("stacking.models: fewer than two base models; name them, or use --config ten")
-    return _find(app, config, wanted, saved.FOLDER)
+    found, bases = _find(app, config, wanted, saved.FOLDER), config.bases()
+    for name, path in found.items():
+        then, now = saved.read_config(path), bases.get(name)
+        changed = [] if now is None else configuration.differences(_science(then), _science(now))
+        if changed:
+            raise UserError(
+                f"{path}: was trained with other settings ({'; '.join(changed)}); use those, or train it anew under "
+                "another --name"
+            )
+    return found
+
+
+def _science(config: Config) -> Config:
+    """What a configuration says about a model and what it learned from, and nothing else."""
+    return Config(
+        seed=config.seed,
+        data=config.data.model_copy(update={"path": None}),
+        stream=config.stream,
+        model=config.model,
+        loss=config.loss,
+        augment=config.augment,
+        distill=config.distill,
+    )
 
 
 def find_without_folds(app: App, config: Config, bases: Iterable[str]) -> dict[int | None, dict[str, Path]]:
@@ -141,11 +164,13 @@ def _find(app: App, config: Config, wanted: Sequence[str], folder: str) -> dict[
             saved.of(run)
             found |= {path.parent.name: path.parent for path in (run.path / folder).glob("*/config.yaml")}
     if missing := [name for name in wanted if name not in found]:
-        base = missing[0] if missing[0] in config.models else missing[0].rpartition(".fold")[0]
+        base = missing[0] if folder == saved.FOLDER else missing[0].rpartition(".fold")[0]
         stage = config.models[base].stage if base in config.models else None
-        flag, name = f" --stage {stage}" if stage else "", config.name or runs.DEFAULT_NAME
+        how = f"--stage {stage}" if stage else "this configuration"
+        meant = "" if base in config.bases() else did_you_mean(base, list(config.bases()))
         raise UserError(
-            f"base models {', '.join(missing)}: missing; train them with: {app.command} train --name {name}{flag}"
+            f"base models {', '.join(missing)}{meant}: missing, or not finished; train them first ({how}), under the "
+            f"name {config.name or runs.DEFAULT_NAME}"
         )
     return {name: found[name] for name in wanted}
 
@@ -195,9 +220,11 @@ def within_folds(config: Config) -> Pairs:
 
 def _keep(app: App, config: Config, paths: dict[str, Path]) -> RunDir:
     """The run NAME, with the base models in it."""
-    name, where = config.name or runs.DEFAULT_NAME, "auto"
+    name, where = config.name or runs.DEFAULT_NAME, "never"
     with contextlib.suppress(UserError):
-        where = str(runs.locate(app, config).path)
+        there = runs.locate(app, config)
+        if ensemble.is_one(there) or (there.path / saved.FOLDER).is_dir():  # else it is something else's
+            where = str(there.path)
     run = records.RunDir.open(config.paths.runs, app.package, name, where)
     try:
         run.write_config(configuration.to_yaml(config.model_copy(update={"name": name})))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from pair_compare_stacking.config import Config, TrainOptions
 from shared_core import config as configuration
 from shared_core import runs, verbs
@@ -11,15 +13,18 @@ from shared_core.progress import message
 from shared_core.records import RunDir
 
 TRAINED = ("1", "2", "3")
+SEEDS = "3"  # the stage of several seeds of one model
 
 
 def run(app: App, config: Config, options: TrainOptions) -> int:
     """Train what the options say; exit status as of the core's `train`."""
     if options.stage is None:
         return _train(app, _only(config, options.only))
-    wanted = (*TRAINED, "4") if options.stage == "all" else (options.stage,)
+    wanted = (options.stage,)
     if options.stage == "all":
-        wanted = tuple(stage for stage in wanted if stage == "4" or _of_stage(config, stage).models)
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise UserError("--stage all: stage 4 runs in one process; launch the stages 1 to 3 one by one, then that")
+        wanted = (*(stage for stage in TRAINED if _of_stage(config, stage).singles()), "4")
     for stage in wanted:
         if stage == "4":
             from pair_compare_stacking import stack
@@ -35,8 +40,8 @@ def run(app: App, config: Config, options: TrainOptions) -> int:
 def _stage(app: App, config: Config, stage: str, only: tuple[str, ...]) -> int:
     """Train the models of one stage as the run NAME-stageN, unless that is finished."""
     chosen = _of_stage(config, stage)
-    if not config.seeds and not chosen.models:
-        known = sorted({str(member.stage) for member in config.models.values()})
+    if not chosen.singles():
+        known = [SEEDS] if config.seeds else sorted({str(member.stage) for member in config.models.values()})
         there = f"its models have stages {', '.join(known)}" if known else "it names no models; try --config ten"
         raise UserError(f"--stage {stage}: the configuration has no model of this stage; {there}")
     chosen = _only(chosen, only)
@@ -59,7 +64,8 @@ def run_of(app: App, config: Config, stage: str) -> RunDir:
 
 def _of_stage(config: Config, stage: str) -> Config:
     models = {name: member for name, member in config.models.items() if str(member.stage) == stage}
-    return config.model_copy(update={"name": stage_name(config, stage), "models": models})
+    seeds = config.seeds if stage == SEEDS else ()
+    return config.model_copy(update={"name": stage_name(config, stage), "models": models, "seeds": seeds})
 
 
 def _only(config: Config, names: tuple[str, ...]) -> Config:

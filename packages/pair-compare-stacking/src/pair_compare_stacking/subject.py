@@ -76,6 +76,8 @@ def of_run(run: RunDir, config: Config, model: str | None = None, checkpoint: st
         if model is not None:
             raise UserError(f"--model {model}: {run.path} has one model only; leave the flag out")
         return _checkpoint(config, run, checkpoint)
+    if checkpoint not in ("best", "latest"):
+        raise UserError(f"--checkpoint: {run.path} holds several models, of which the last weights count; leave it out")
     folder = saved.of(run)
     names = _order(run)
     if model in names:
@@ -122,12 +124,16 @@ def _common(names: list[str]) -> str:
 
 def _locate(app: App, config: Config, options: ModelOptions) -> RunDir:
     """The run, or else that of the stage which trained the model."""
+    listed = None if options.is_explicit else config.models.get(str(options.model))
     try:
-        return runs.locate(app, config, options)
+        found = runs.locate(app, config, options)
     except UserError:
-        if options.model not in config.models or options.is_explicit:
+        if listed is None:
             raise
-        return stages.run_of(app, config, str(config.models[str(options.model)].stage))
+        return stages.run_of(app, config, str(listed.stage))
+    if listed is None or not (found.path / saved.FOLDER).is_dir() or str(options.model) in _order(found):
+        return found
+    return stages.run_of(app, config, str(listed.stage))
 
 
 def is_of_several(run: RunDir) -> bool:

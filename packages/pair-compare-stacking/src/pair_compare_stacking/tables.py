@@ -38,6 +38,16 @@ def every_model(
     return rows
 
 
+def learned(stacker: stackers.Stacker) -> list[dict[str, Any]]:
+    """What a fitted stacker holds for each base model: rows of a table."""
+    about = stacker.describe()
+    columns = {key: values for key, values in about.items() if isinstance(values, dict)}
+    return [
+        {"model": name, **{key: round(float(values[name]), 4) for key, values in columns.items()}}
+        for name in stacker.models
+    ]
+
+
 def side_by_side(of_splits: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """Accuracies of `every_model` on several splits: rows of one table."""
     rows: dict[str, dict[str, Any]] = {}

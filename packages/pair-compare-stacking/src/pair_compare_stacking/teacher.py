@@ -112,13 +112,10 @@ def load(config: Config, runtime: Runtime) -> Teacher:
 
 
 def sources(config: Config) -> set[str]:
-    """Ids of the source images of the configuration's own data that its teacher's training showed, if it has one.
+    """Ids of the source images that the teacher's training showed; empty where they are unknown.
 
     What the teacher learned from them, it hands on."""
-    if config.distill.teacher is None:
-        return set()
-    who, data = _find(config)
-    return set(who.sources) if data.source == config.data.source else set()
+    return set(_find(config)[0].sources)
 
 
 def combination(stacker: Stacker, device: torch.device) -> Combine:

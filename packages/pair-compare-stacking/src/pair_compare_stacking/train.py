@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -73,22 +74,27 @@ class Material:
 
 
 def sources(config: Config) -> list[str]:
-    """Ids of all source images that training shows, or showed the teacher.
+    """Ids of all source images that training shows, or showed its teacher or the model that it began with.
 
-    None where a file does not say what its pairs are made of.
+    Empty where one of them does not say: then nothing is known for sure.
     """
-    from pair_compare_stacking import teacher
+    from pair_compare_stacking import saved, teacher
 
-    folder = prepare.require(config)
+    folder, begun_with = prepare.require(config), config.training.init_from
+    handed_on = [teacher.sources(config)] if config.distill.teacher else []
+    handed_on += [saved.trained_on_if_known(Path(begun_with))] if begun_with else []
+    if not all(handed_on):
+        return []
     if config.stream.kind == "file":
         path = folder / "train.npz"
         if not pairfile.truth_path(path).exists():
             return []
-        fold = config.stream.fold
-        shown = folds.divide(config.stacking, PairNPZDataset(path)).shown(fold).ravel()
+        shown = pairfile.read_truth(path).sources.ravel()
+        if config.stream.fold is not None:
+            shown = folds.divide(config.stacking, PairNPZDataset(path)).shown(config.stream.fold).ravel()
     else:
         shown = files.read_npz(folder / prepare.POOL, ("ids",))["ids"]
-    return sorted({str(source) for source in shown} | teacher.sources(config))
+    return sorted({str(source) for source in shown}.union(*handed_on))
 
 
 class PairTask(Task):

@@ -58,6 +58,23 @@ def test_unpacks_every_kind(tmp_path: Path, suffix: str) -> None:
     assert sorted(entry.name for entry in tmp_path.iterdir()) == sorted([path.name, "out"])
 
 
+def test_a_tar_that_ends_with_a_zip_is_a_tar(tmp_path: Path) -> None:
+    """As a run is that keeps an .npz: near the end of the file lies what zip readers look for there."""
+    inner = io.BytesIO()
+    with zipfile.ZipFile(inner, "w") as file:
+        file.writestr("ids.npy", "x" * 100)
+    path = tmp_path / "run.tar"
+    with tarfile.open(path, "w") as tar:
+        for name, data in (("run/status.json", b"{}"), ("run/ids.npz", inner.getvalue())):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    assert zipfile.is_zipfile(path)
+    archives.extract(path, tmp_path / "out")
+    assert (tmp_path / "out" / "run" / "status.json").read_bytes() == b"{}"
+    assert (tmp_path / "out" / "run" / "ids.npz").read_bytes() == inner.getvalue()
+
+
 @pytest.mark.parametrize("make", MAKERS)
 def test_adds_to_an_existing_folder(tmp_path: Path, make: Maker) -> None:
     (tmp_path / "out").mkdir()

@@ -97,12 +97,12 @@ def _safe(archive: Path, name: str) -> Path:
 @contextmanager
 def _members(archive: Path) -> Iterator[Iterator[_Member]]:
     """The regular files of an archive of either kind; folders are made where files need them."""
-    if zipfile.is_zipfile(archive):
-        with zipfile.ZipFile(archive) as opened_zip:
-            yield _zip_members(archive, opened_zip)
-    elif tarfile.is_tarfile(archive):
+    if tarfile.is_tarfile(archive):  # first: a tar with a zip (an .npz) near its end looks like a zip as well
         with tarfile.open(archive) as opened_tar:
             yield _tar_members(archive, opened_tar)
+    elif zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as opened_zip:
+            yield _zip_members(archive, opened_zip)
     else:
         raise UserError(f"{archive}: is neither a zip nor a tar archive; check the file, it may be an error page")
 

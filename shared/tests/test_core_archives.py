@@ -70,7 +70,7 @@ def test_a_tar_that_ends_with_a_zip_is_a_tar(tmp_path: Path) -> None:
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
     assert zipfile.is_zipfile(path)
-    archives.extract(path, tmp_path / "out")
+    archives.extract(path, tmp_path / "out", 2**20)
     assert (tmp_path / "out" / "run" / "status.json").read_bytes() == b"{}"
     assert (tmp_path / "out" / "run" / "ids.npz").read_bytes() == inner.getvalue()
 

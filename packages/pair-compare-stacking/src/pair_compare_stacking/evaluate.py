@@ -11,6 +11,7 @@ from pair_compare_stacking.config import Config, EvaluateOptions
 from pair_compare_stacking.generator import digit_prior
 from pair_compare_stacking.model import Prediction
 from pair_compare_stacking.pairs import PairNPZDataset
+from pair_compare_stacking.stacking import UNIT
 from shared_core import figures, metrics, records, report
 from shared_core.cli import App
 from shared_core.errors import UserError
@@ -21,8 +22,8 @@ from shared_core.runtime import Runtime
 
 SPLITS = ("val", "test_public", "test_disjoint")
 WORST_SHOWN = 12
+EVERY = slice(None)  # row
 COVERAGES = (0.5, 0.8, 0.9, 0.95, 1.0)  # shares of the pairs that are answered, in the table beside the curve
-UNIT = tables.UNIT
 MODELS = "Every model, and every way of combining them"
 SWAPPED = "answers are averaged with those to the swapped halves"
 MCNEMAR = "McNemar's p takes pairs that share a source image as independent; the intervals do not"
@@ -214,16 +215,13 @@ def accuracy_by_distance(right: np.ndarray, digits: np.ndarray, sources: np.ndar
     found = {}
     for d in np.unique(distance):
         rows = distance == d
-        found[str(d)] = _accuracy(right[rows], None if sources is None else sources[rows])
+        found[str(d)] = _accuracy(right, sources, rows)
     return found
 
 
 def accuracy_by_ink(right: np.ndarray, visible: np.ndarray, sources: np.ndarray | None) -> dict[str, Estimate]:
     """Accuracy by the bright pixels of the emptier half, as far as there are pairs."""
-    return {
-        name: _accuracy(right[rows], None if sources is None else sources[rows])
-        for name, rows in ink.bins(visible).items()
-    }
+    return {name: _accuracy(right, sources, rows) for name, rows in ink.bins(visible).items()}
 
 
 def accuracy_at_coverage(
@@ -234,7 +232,7 @@ def accuracy_at_coverage(
     for share in COVERAGES:
         least = np.sort(confidence)[::-1][max(1, round(share * len(confidence))) - 1]
         rows = confidence >= least
-        found[share] = _accuracy(right[rows], None if sources is None else sources[rows])
+        found[share] = _accuracy(right, sources, rows)
     return found
 
 
@@ -250,7 +248,10 @@ def ingredients(
         {"answer": "larger expected digit, without the prior", "accuracy": _accuracy(digits_only, sources).as_dict()},
     ]
     gain = metrics.paired_difference(digits_only, right, sources, UNIT)
-    return rows, f"the two answers in the last table, first less second on the same pairs: {gain}"
+    return (
+        rows,
+        f"the two answers of the table on what the answer is made of, first less second on the same pairs: {gain}",
+    )
 
 
 def ink_figure(by_ink: dict[str, Estimate], overall: float, folder: Path, name: str) -> Path:
@@ -314,5 +315,5 @@ def _truth(pairs: PairNPZDataset, row: int, y: np.ndarray) -> str:
     return f"{left} {'>' if left > right else '<'} {right}"
 
 
-def _accuracy(right: np.ndarray, sources: np.ndarray | None) -> Estimate:
-    return metrics.proportion(right, sources, UNIT)
+def _accuracy(right: np.ndarray, sources: np.ndarray | None, rows: np.ndarray | slice = EVERY) -> Estimate:
+    return metrics.proportion(right[rows], None if sources is None else sources[rows], UNIT)

@@ -60,12 +60,11 @@ def run(app: App, config: Config) -> int:
         pairs, unseen_by = draw(config), {None: paths}
     logit_NM, names = answer(pairs, unseen_by, runtime), list(paths)
     message("choosing by nested cross-validation")
-    compared = stacking.cross_validate(
-        logit_NM, pairs.y, pairs.fold, names, pairs.sources, wanted.methods, derive(wanted.seed, "methods") % 2**31
-    )
+    seed = derive(wanted.seed, "methods") % 2**31
+    compared = stacking.cross_validate(logit_NM, pairs.y, pairs.fold, names, pairs.sources, wanted.methods, seed)
     decision = stacking.decide(compared)
     fitted = {
-        method: stackers.fit(method, logit_NM, pairs.y, pairs.fold, names, derive(wanted.seed, "methods") % 2**31)
+        method: stackers.fit(method, logit_NM, pairs.y, pairs.fold, names, seed)
         for method in (*wanted.methods, stackers.BEST_SINGLE)
     }
     kept = _keep(app, config, paths)

@@ -149,8 +149,7 @@ def _checkpoint(config: Config, run: RunDir, which: str) -> Single:
     path = runs.checkpoint(run, which)
     model = train.build_model(config)
     weights.load_strictly(model, weights.load_weights(path), path)
-    known = (run.path / saved.TRAINED_ON).is_file()
-    return Single(run, path.name, model.eval(), frozenset(saved.trained_on(run.path) if known else ()))
+    return Single(run, path.name, model.eval(), frozenset(saved.trained_on_if_known(run.path)))
 
 
 def _uncombined(folder: Path, names: list[str]) -> Ensemble:

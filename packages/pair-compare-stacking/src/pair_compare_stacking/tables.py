@@ -9,11 +9,9 @@ import torch
 
 from pair_compare_stacking import stackers
 from pair_compare_stacking.model import Prediction
-from pair_compare_stacking.stacking import NESTED, CrossValidation
+from pair_compare_stacking.stacking import NESTED, UNIT, CrossValidation
 from shared_core import metrics
 from shared_core.metrics import Estimate
-
-UNIT = "images"  # what pairs share
 
 
 def every_model(
@@ -87,15 +85,14 @@ def over_seeds(right: dict[str, list[np.ndarray]], sources: np.ndarray | None) -
 def cross_validation(found: CrossValidation) -> list[dict[str, Any]]:
     """What each method is worth out of fold: rows of a table."""
     rows = []
-    for method, p in found.p.items():
+    for method in found.p:
         name = "whatever the other folds choose" if method == NESTED else stackers.WORDS.get(method, method)
-        scores = [float(found.right(method)[found.fold == fold].mean()) for fold in np.unique(found.fold)]
         rows.append(
             {
                 "method": name,
                 "accuracy": found.accuracy(method).as_dict(),
-                "log loss": round(float(-np.log(np.clip(np.where(found.y == 1, p, 1 - p), 1e-12, 1)).mean()), 4),
-                "by fold": ", ".join(f"{score:.3f}" for score in scores),
+                "log loss": round(found.nll(method), 4),
+                "by fold": ", ".join(f"{score['accuracy']:.3f}" for score in found.fold_scores(method)),
             }
         )
     return rows

@@ -178,9 +178,9 @@ def test_with_soft_one_nothing_is_learned_from_the_labels(home: Path, monkeypatc
 def test_another_teacher_makes_another_student(home: Path, student: Path, by: str | None) -> None:
     """A run of several models without stage 4, a saved model, a run of one model, and none."""
     name = f"by-{str(by).replace('/', '-')}"
-    flags = [] if by is None else ["--distill.teacher", by]
+    flags = [] if by is None else ["--distill.teacher", by, "--distill.soft", "1"]
     assert taught(home, "by-stacked", "--epochs", "1", "--training.resume", "never") == 0
-    assert run(home, "train", "--name", name, *flags, "--distill.soft", "1", "--epochs", "1") == 0
+    assert run(home, "train", "--name", name, *flags, "--epochs", "1") == 0
     ours, other = newest(home, name), newest(home, "by-stacked")
     assert ours.keys() == other.keys()
     assert not torch.equal(ours["tower.stem.weight"], other["tower.stem.weight"])

@@ -285,3 +285,45 @@ def test_own_functions_are_called_in_training_and_nowhere_else(home: Path, tmp_p
 def test_groups_keep_labels_of_their_own(groups: list[list[str]], labels: list[str]) -> None:
     assert list(subject.labelled(groups)) == labels
     assert list(subject.labelled(groups).values()) == groups
+
+
+def test_run_that_goes_on_by_its_path_keeps_its_own_models(home: Path) -> None:
+    """Also where another run has the name that the command says."""
+    assert run(home, "train", "--name", "by-path", "--seeds", "1,2", "--epochs", "1") == 0
+    assert run(home, "train", "--name", "namesake", "--seeds", "1,2", "--epochs", "1") == 0
+    before = of_run(home, "by-path", "models", "seed_1", "model.safetensors").read_bytes()
+    files.remove(of_run(home, "namesake", "models"))
+    path = str(of_run(home, "by-path"))
+    assert run(home, "train", "--name", "namesake", "--seeds", "1,2", "--epochs", "2", "--resume", path) == 0
+    assert not of_run(home, "namesake", "models").exists()
+    assert of_run(home, "by-path", "models", "seed_1", "model.safetensors").read_bytes() != before
+
+
+@pytest.mark.parametrize("stage", ["4", "all"])
+def test_only_some_of_all_stages_is_refused(home: Path, stage: str, capsys: pytest.CaptureFixture[str]) -> None:
+    config = str(home / "several.yaml")
+    assert run(home, "train", "--config", config, "--stage", stage, "--only", "fpn") == 2
+    assert "--only: chooses among the models of one stage" in error(capsys)
+
+
+@pytest.mark.parametrize("name", ["mean", "best_single"])
+def test_model_named_like_a_method_is_refused(home: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(home, "train", "--models", json.dumps({name: {}})) == 2
+    assert f"models.{name}: is the name of a way of combining models" in error(capsys)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--augment.swap", "false"), "augment.swap: a generator draws left and right alike"),
+        (("--models", '{"a": {"augment": {"swap": false}}}'), "augment.swap: a generator draws left and right alike"),
+        (("--augment.probability", "0.5"), "probability has no effect without rotation"),
+        (("--distill.soft", "0.5"), "soft has no effect without a teacher"),
+        (("--distill.temperature", "2"), "temperature has no effect without a teacher"),
+    ],
+)
+def test_idle_settings_are_refused(
+    home: Path, flags: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(home, "train", *flags) == 2
+    assert message in error(capsys)

@@ -76,6 +76,14 @@ def locate(app: App, config: RunConfig, options: RunOptions | None = None, name:
     return records.find(Path(wanted))
 
 
+def trained(app: App, config: RunConfig) -> RunDir:
+    """The run that `train` has worked on with this configuration. Raises UserError where there is none."""
+    from shared_core import records
+
+    resumed = config.training.resume
+    return locate(app, config) if resumed in ("auto", "never") else records.find(Path(resumed))
+
+
 def checkpoint(run: RunDir, which: str) -> Path:
     """Folder with the weights of the best or the latest checkpoint of a run, or of the one at a path."""
     from shared_core.checkpoint import Checkpoints

@@ -239,7 +239,7 @@ def demo(app: App, config: RunConfig, options: None) -> int:
         return status
     if status := _quietly(app, "train", config):
         return status
-    run = runs.locate(app, config)
+    run = runs.trained(app, config)
     for name in ("evaluate", "predict"):
         if status := _quietly(app, name, config, run=str(run.path)):
             return status

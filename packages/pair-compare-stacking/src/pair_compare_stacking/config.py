@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -14,6 +14,7 @@ from shared_core.settings import RunConfig, Section
 
 HeadName = Literal["difference", "concatenation", "product", "cosine", "l2", "residual"]
 MethodName = Literal["mean", "weighted_mean", "logistic", "greedy", "lightgbm"]
+COMBINED = {*get_args(MethodName), "best_single"}  # answers of an ensemble that one can ask for by name
 ModelName = Annotated[str, Field(pattern=r"^\w[\w.\-]*$")]
 ModelSeed = Annotated[int, Field(ge=0, lt=2**32)]
 
@@ -128,11 +129,20 @@ class Config(RunConfig):
     def _models_can_be_made(self) -> Config:
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError("seeds: names one twice; it would give the same model")
+        if reserved := sorted(set(self.models) & COMBINED):
+            raise ValueError(f"models.{reserved[0]}: is the name of a way of combining models; choose another")
         if self.seeds and self.models:
             raise ValueError("seeds and models both name several models; leave out one of them (--models '{}')")
         names = [name for base in self.bases() for name in (base, *self.without_folds(base))]
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ValueError(f"models.{twice}: protocol out_of_fold gives this name to another model; choose another")
+        return self
+
+    @model_validator(mode="after")
+    def _a_generator_swaps_by_itself(self) -> Config:
+        swaps = [single.augment.swap for single in (self.singles() or {"": self}).values()]
+        if self.stream.kind == "generator" and not all(swaps):
+            raise ValueError("augment.swap: a generator draws left and right alike, so this has no effect; leave it out")
         return self
 
     @model_validator(mode="after")

@@ -20,6 +20,11 @@ def run(app: App, config: Config, options: TrainOptions) -> int:
     """Train what the options say; exit status as of the core's `train`."""
     if options.stage is None:
         return _train(app, _only(config, options.only))
+    if options.only and options.stage in ("4", "all"):
+        raise UserError(
+            f"--only: chooses among the models of one stage, and so does not go with --stage {options.stage}; what "
+            "stage 4 combines is chosen by --stacking.models"
+        )
     wanted = (options.stage,)
     if options.stage == "all":
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -111,7 +116,7 @@ def _keep(app: App, config: Config) -> None:
 
     if not Runtime.start(config.runtime, config.seed, config.training.accumulation).is_main:
         return
-    found = runs.locate(app, config)
+    found = runs.trained(app, config)
     if config.singles():
         message(f"models: {saved.keep(found, config)}")
     else:

@@ -53,6 +53,12 @@ class Augment(Section):
         "x (pairs, 2, 28, 28) in 0..1",
     )
 
+    @model_validator(mode="after")
+    def _nothing_is_idle(self) -> Self:
+        if self.probability < 1 and not (self.rotation or self.translate or self.resized_crop < 1):
+            raise ValueError("probability has no effect without rotation, translate or resized_crop; leave it out")
+        return self
+
 
 class Distill(Section):
     """Learning from another model's answers (Hinton et al. 2015, arXiv 1503.02531; `pair_compare_stacking.losses`)."""
@@ -60,3 +66,10 @@ class Distill(Section):
     teacher: str | None = Field(None, description="run or ensemble to learn from; null: from the labels alone")
     temperature: float = Field(3.0, gt=0, description="both models' log-odds are divided by it")
     soft: float = Field(0.7, ge=0, le=1, description="weight of the teacher's answers; the labels get the rest")
+
+    @model_validator(mode="after")
+    def _nothing_is_idle(self) -> Self:
+        for name in ("temperature", "soft"):
+            if self.teacher is None and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} has no effect without a teacher; name one, or leave it out")
+        return self

@@ -327,3 +327,13 @@ def test_idle_settings_are_refused(
 ) -> None:
     assert run(home, "train", *flags) == 2
     assert message in error(capsys)
+
+
+def test_one_call_for_all_of_an_architecture_trains_the_same_models(home: Path) -> None:
+    trained = {}
+    for how in ("in_turn", "batched"):
+        flags = ["--seeds", "1,2", "--epochs", "1", "--together", how]
+        assert run(home, "train", "--name", f"as-{how}", *flags) == 0
+        trained[how] = weights.load_weights(of_run(home, f"as-{how}", "models", "seed_2"))
+    for key, tensor in trained["in_turn"].items():
+        torch.testing.assert_close(tensor, trained["batched"][key], rtol=1e-3, atol=1e-4, msg=key)

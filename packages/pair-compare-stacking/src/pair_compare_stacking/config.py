@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 from pair_compare_stacking.pairs_config import Data
 from pair_compare_stacking.training_config import Augment, Distill, Loss
 from shared_core.runs import RunOptions
-from shared_core.settings import RunConfig, Section
+from shared_core.settings import RunConfig, Section, resumable
 
 HeadName = Literal["difference", "concatenation", "product", "cosine", "l2", "residual"]
 MethodName = Literal["mean", "weighted_mean", "logistic", "greedy", "lightgbm"]
@@ -123,6 +123,11 @@ class Config(RunConfig):
     distill: Distill = Distill()
     seeds: tuple[ModelSeed, ...] = Field((), description="train the model once for each of these seeds, together")
     models: dict[ModelName, Member] = Field(default_factory=dict, description="several models, by name")
+    together: Literal["in_turn", "batched"] = resumable(
+        "in_turn",
+        description="several models: a call for each, or one for all of an architecture (torch.func.vmap; "
+        "benchmarks/together.py measures which is faster)",
+    )
     stacking: Stacking = Stacking()
 
     @model_validator(mode="after")
@@ -139,13 +144,6 @@ class Config(RunConfig):
         return self
 
     @model_validator(mode="after")
-    def _a_generator_swaps_by_itself(self) -> Config:
-        swaps = [single.augment.swap for single in (self.singles() or {"": self}).values()]
-        if self.stream.kind == "generator" and not all(swaps):
-            raise ValueError("augment.swap: a generator draws left and right alike, so this has no effect; leave it out")
-        return self
-
-    @model_validator(mode="after")
     def _folds_can_be_made(self) -> Config:
         wanted, fold = self.stacking, self.stream.fold
         if wanted.protocol == "out_of_fold" and self.stream.kind != "file":
@@ -157,6 +155,24 @@ class Config(RunConfig):
             raise ValueError(f"stream.fold: {fold} is none of the folds 0 to {wanted.folds - 1} (stacking.folds)")
         if fold is not None and wanted.protocol == "out_of_fold" and (self.seeds or self.models):
             raise ValueError("stream.fold: protocol out_of_fold trains several models without each fold; leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _a_generator_swaps_by_itself(self) -> Config:
+        swaps = [single.augment.swap for single in (self.singles() or {"": self}).values()]
+        if self.stream.kind == "generator" and not all(swaps):
+            raise ValueError(
+                "augment.swap: a generator draws left and right alike, so this has no effect; leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _something_to_learn_from(self) -> Config:
+        if self.data.source == "pairs" and self.stream.kind == "generator":
+            raise ValueError(
+                "stream.kind: source pairs has no single digits to make pairs of; add --stream.kind file (and, for "
+                "stage 4, --stacking.protocol out_of_fold)"
+            )
         return self
 
     def singles(self) -> dict[str, Config]:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from pair_compare_stacking import batched
 from pair_compare_stacking.config import Config
 from pair_compare_stacking.model import PairModel, Prediction
 from pair_compare_stacking.train import Material, PairTask
@@ -19,15 +20,25 @@ from shared_core.task import Task
 
 
 class Members(nn.Module):
-    """Models side by side: a batch for each -> a prediction of each."""
+    """Models side by side: a batch for each -> a prediction of each.
 
-    def __init__(self, models: Sequence[PairModel]) -> None:
+    Args:
+        in_batches: models of one architecture share a call (`batched`), instead of taking turns.
+    """
+
+    def __init__(self, models: Sequence[PairModel], in_batches: bool = False) -> None:
         super().__init__()
         self.members = nn.ModuleList(models)
+        places = batched.groups(models) if in_batches else []
+        self.groups = [group for group in places if len(group) > 1]
 
     def forward(self, x: list[torch.Tensor]) -> list[Prediction]:
         """`x`: float (B, 2, 28, 28) in 0..1, for each model."""
-        return [model(part) for model, part in zip(self.members, x, strict=True)]
+        found: dict[int, Prediction] = {}
+        for group in self.groups:
+            together = batched.call([self.members[i] for i in group], torch.stack([x[i] for i in group]))
+            found |= {i: Prediction(*parts) for i, parts in zip(group, zip(*together, strict=True), strict=True)}
+        return [found[i] if i in found else model(x[i]) for i, model in enumerate(self.members)]
 
 
 class MembersTask(Task):
@@ -45,7 +56,7 @@ class MembersTask(Task):
         singles = sorted(config.singles().items())
         self.tasks = {name: PairTask(single, runtime, self.material) for name, single in singles}
         self.evaluated = list(config.bases())
-        self.model = Members([task.model for task in self.tasks.values()])  # type: ignore[misc]
+        self.model = Members([task.model for task in self.tasks.values()], config.together == "batched")  # type: ignore[misc]
         self.batches = SideBySide([task.batches for task in self.tasks.values()])
 
     def independent(self, model: nn.Module) -> Sequence[nn.Module]:

@@ -3,7 +3,7 @@
 Shapes: B pairs, 2 halves, H x W pixels, D features, K = 10 digits (as many as the prior has).
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,8 +13,7 @@ from pair_compare_stacking.comparison import Comparison
 from pair_compare_stacking.tower import Tower
 
 
-@dataclass(frozen=True)
-class Prediction:
+class Prediction(NamedTuple):
     """What the model says about B pairs."""
 
     logit: torch.Tensor  # (B,) log-odds that the left digit is larger

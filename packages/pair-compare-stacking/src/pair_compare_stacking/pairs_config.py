@@ -21,10 +21,12 @@ class Data(Section):
     source: str = Field(
         "digits",
         description="digits (scikit-learn's, needs nothing), mnist, a path (.npz, folder of IDX files, folder of PNGs "
-        "by class) or hub:OWNER/NAME[@REVISION]",
+        "by class), hub:OWNER/NAME[@REVISION], or pairs: ready files of pairs",
     )
     path: str | None = Field(
-        None, description="where source mnist lies, in any of the forms of a path; default: the Hub's copy"
+        None,
+        description="where source mnist lies, in any of the forms of a path; default: the Hub's copy. Of source pairs: "
+        "the folder with train.npz and val.npz; test_public.npz and test_public_labels.csv come along",
     )
     name: str | None = Field(
         None, description="folder of the prepared set; default: source and protocol", pattern=r"^[\w.\-]+$"
@@ -62,6 +64,8 @@ class Data(Section):
         """Name of the prepared set's folder."""
         if self.name is not None:
             return self.name
+        if self.source == "pairs":
+            return self.source
         known = self.source if self.source in ("digits", "mnist") else "custom"
         return f"{known}-{self.protocol}"
 

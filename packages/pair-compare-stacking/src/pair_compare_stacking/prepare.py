@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 PACKAGE = "pair-compare-stacking"
 GENERATOR = 1  # raise it when the same settings give other files
 VAL_SHARE = 1 / 6  # of the train pool's images, under protocol disjoint
+GIVEN = "pairs"  # the source of who has files of pairs, and not the digits that they were made of
 RECORD = "prepare.json"
 POOL, WITHHELD = "pool.npz", "pool_withheld.npz"
 LABELS = "test_public_labels.csv"
@@ -66,6 +67,10 @@ def prepare(data: Data, folder: Path, bar: bool = True) -> dict[str, Any]:
 
     Raises UserError for an unusable source, a folder with files of pairs that `prepare` did not write, and a full disk.
     """
+    if data.source == GIVEN:
+        from pair_compare_stacking import given
+
+        return given.take(data, folder)
     source = load_source(data.source, data.path)
     origin = {"train images": f"sha256:{source.train.sha256()}", "test images": f"sha256:{source.test.sha256()}"}
     mark = prepared.fingerprint(origin, settings(data))
@@ -75,9 +80,9 @@ def prepare(data: Data, folder: Path, bar: bool = True) -> dict[str, Any]:
     if not todo and set(_pools(data)) <= set(finished) and prepared.is_current(folder, mark):
         progress.message(f"{folder}: up to date")
         return prepared.read_manifest(folder)
-    _announce(folder, mark, origin, data, finished)
+    announce(folder, mark, origin, data, finished)
     files.require_space(folder, _bytes(todo, source), "the data set")
-    _clear(folder, mark, finished)
+    clear(folder, mark, finished)
     with progress.Bar(sum(part.n for part in todo), bar, "preparing", unit="pairs") as line:
         done = 0
 
@@ -156,7 +161,9 @@ def _finished(folder: Path, mark: str) -> dict[str, str]:
     }
 
 
-def _announce(folder: Path, mark: str, origin: Mapping[str, str], data: Data, finished: Mapping[str, str]) -> None:
+def announce(
+    folder: Path, mark: str, origin: Mapping[str, Path | str], data: Data, finished: Mapping[str, str]
+) -> None:
     """Say what is stale, damaged or already done. Raises UserError where the folder's files are somebody else's."""
     strangers = [name for name in _all_files() if (folder / name).exists()]
     record = _read_record(folder)
@@ -175,7 +182,7 @@ def _announce(folder: Path, mark: str, origin: Mapping[str, str], data: Data, fi
         raise UserError(f"{folder}: holds {strangers[0]}, which `prepare` did not write: move it or set data.name")
 
 
-def _clear(folder: Path, mark: str, finished: Mapping[str, str]) -> None:
+def clear(folder: Path, mark: str, finished: Mapping[str, str]) -> None:
     """From here on the folder is an unfinished set with `finished` in it, and with nothing else of ours."""
     _write_record(folder, mark, finished)
     (folder / prepared.NAME).unlink(missing_ok=True)
@@ -292,14 +299,14 @@ def _finish(data: Data, folder: Path, parts: list[Part], mark: str, origin: Mapp
     truths = {part.name: pairfile.read_truth(folder / f"{part.name}.npz") for part in parts}
     pools = {name: pairfile.read_npz(folder / name, ("ids",))["ids"] for name in _pools(data)}
     _check_disjoint(data, truths, pools)
-    leaks = _leaks(truths, pools.get(WITHHELD))
-    for what, share in leaks.items():
+    found = leaks(truths, pools.get(WITHHELD))
+    for what, share in found.items():
         if share:
             progress.message(f"{share:.1%} of the {what} (protocol {data.protocol})")
     counts = {
         "pairs": {name: _summary(truth) for name, truth in truths.items()},
         "source_images": {name: len(ids) for name, ids in pools.items()},
-        "leaks": leaks,
+        "leaks": found,
         "made_with": {name: version(name) for name in ("numpy", "pillow")},
     }
     names = [name for part in parts for name in part.files] + list(pools)
@@ -334,7 +341,7 @@ def _check_disjoint(data: Data, truths: Mapping[str, pairfile.Truth], pools: Map
         splits.check_disjoint({**single, **used}, "source images")
 
 
-def _leaks(truths: Mapping[str, pairfile.Truth], withheld: np.ndarray | None) -> dict[str, float]:
+def leaks(truths: Mapping[str, pairfile.Truth], withheld: np.ndarray | None) -> dict[str, float]:
     """For every two files, the share of the second's halves whose source image the first uses as well.
 
     And for every file, the share of its halves that show a withheld image (ids of those, where there are any).

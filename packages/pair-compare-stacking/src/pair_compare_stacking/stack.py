@@ -179,6 +179,11 @@ def draw(config: Config) -> Pairs:
 
     Raises UserError where none were withheld, or too few for so many folds.
     """
+    if config.data.source == prepare.GIVEN:
+        raise UserError(
+            "stacking.protocol: source pairs has no digits that could be withheld; train with --stacking.protocol "
+            "out_of_fold"
+        )
     if not config.data.withheld:
         raise UserError("data.withheld: is 0, so there is nothing to fit a stacker on; prepare with a share withheld")
     wanted, data = config.stacking, config.data

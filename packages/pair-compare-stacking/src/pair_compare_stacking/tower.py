@@ -55,8 +55,8 @@ class Tower(nn.Module):
         self.project = nn.Linear(2 * channels * levels, feat_dim)
 
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
-        # channels last is what CPU and tensor-core kernels work in; contiguous() copies one grey channel only
-        x = self.stem((x_BCHW - 0.1).contiguous(memory_format=torch.channels_last))
+        # channels last is what CPU and tensor-core kernels work in; of one grey channel that is another view only
+        x = self.stem((x_BCHW - 0.1).squeeze(1).unsqueeze(-1).permute(0, 3, 1, 2))
         levels = []
         for stage in self.stages:
             x = stage(x)

@@ -28,26 +28,39 @@ EVALUATION_BATCH = 500
 
 
 @dataclass(frozen=True)
+class Digits:
+    """Single digits, on a device."""
+
+    images: torch.Tensor  # (M, 28, 28) uint8
+    index: degrade.DigitIndex
+
+    @classmethod
+    def load(cls, path: Path, device: torch.device) -> "Digits":
+        """Raises UserError where the file is missing or damaged."""
+        pool = files.read_npz(path, ("images", "labels"))
+        index = degrade.DigitIndex.of(torch.from_numpy(pool["labels"]).to(device))
+        return cls(torch.from_numpy(pool["images"]).to(device), index)
+
+
+@dataclass(frozen=True)
 class Material:
     """What models learn from and are measured on; several that learn together share it."""
 
     config: Config
     runtime: Runtime
-    images: torch.Tensor  # (M, 28, 28) uint8, on the device: single digits that the stream draws from
-    index: degrade.DigitIndex
     val: PairNPZDataset
+    digits: "Digits | None"  # what the stream draws from
     train: PairNPZDataset | None  # train.npz, where it is what is learned from
 
     @classmethod
     def load(cls, config: Config, runtime: Runtime) -> "Material":
         folder = prepare.require(config)
         val = PairNPZDataset(folder / "val.npz")
-        if val.y is None or val.digits is None:
-            raise UserError(f"{folder / 'val.npz'}: the truth beside it is missing; prepare the set again")
-        pool = files.read_npz(folder / prepare.POOL, ("images", "labels"))
-        index = degrade.DigitIndex.of(torch.from_numpy(pool["labels"]).to(runtime.device))
-        train = PairNPZDataset(folder / "train.npz") if config.stream.kind == "file" else None
-        return cls(config, runtime, torch.from_numpy(pool["images"]).to(runtime.device), index, val, train)
+        if val.y is None:
+            raise UserError(f"{folder / 'val.npz'}: has no labels; prepare the set again")
+        if config.stream.kind == "file":
+            return cls(config, runtime, val, None, PairNPZDataset(folder / "train.npz"))
+        return cls(config, runtime, val, Digits.load(folder / prepare.POOL, runtime.device), None)
 
     @cached_property
     def teacher(self) -> "Teacher | None":
@@ -158,10 +171,11 @@ class PairTask(Task):
         """x float (B, 2, 28, 28), y (B,), digits (B, 2).
 
         Left and right are drawn alike, so the stream is its own swap augmentation."""
-        data, material = self.config.data, self.material
+        data, single = self.config.data, self.material.digits
+        assert single is not None  # since this is a stream
         pairs = degrade.sample_pairs_batch(
-            material.images,
-            material.index,
+            single.images,
+            single.index,
             self.config.training.batch_size,
             data.severity,
             data.weight_diff1,
@@ -201,13 +215,13 @@ class PairTask(Task):
         val = self.material.val
         prediction = predict(model_, val.x, runtime)
         y, digits = val.y, val.digits
-        assert y is not None and digits is not None  # since it was loaded
+        assert y is not None  # since it was loaded
         total, parts = losses.total(prediction, y, digits, self.config.loss)
-        hits = prediction.digit_logits.argmax(dim=-1) == digits
+        if digits is not None:
+            parts["digit_accuracy"] = (prediction.digit_logits.argmax(dim=-1) == digits).float().mean()
         return {
             "val/accuracy": float(((prediction.logit > 0) == (y > 0)).float().mean()),
             "val/f1": _f1(prediction.logit > 0, y > 0),
-            "val/digit_accuracy": float(hits.float().mean()),
             "val/loss": float(total),
             **{f"val/{name}": float(value) for name, value in parts.items()},
         }

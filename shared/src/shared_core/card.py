@@ -15,31 +15,55 @@ from shared_core import records
 from shared_core.intervals import Estimate
 
 
-def render(run: records.RunDir, repo: str, checkpoint: Path, step: int, parameters: int, config: str) -> str:
+def render(
+    run: records.RunDir,
+    repo: str,
+    checkpoint: Path | None,
+    step: int | None,
+    parameters: int | dict[str, int],
+    config: str,
+) -> str:
     """README.md of a published run: metadata between ``---`` lines, then Markdown.
 
     Args:
-        checkpoint: folder of the checkpoint the weights come from.
-        parameters: numbers in the weights.
+        checkpoint: folder of the checkpoint the weights come from, and its step; None: models of several trainings.
+        parameters: numbers in the weights; of several models by their names.
         config: the configuration as it is published.
     """
     about = run.read_run()
     package = str(about.get("package") or run.path.parent.name)
     module = str(about.get("module") or package.replace("-", "_"))
     evaluations = records.read_evaluations(run)
-    measured = [_evaluation(split, found, checkpoint.name) for split, found in evaluations.items()]
+    several = parameters if isinstance(parameters, dict) else {}
+    weights = None if several else checkpoint
+    name = None if weights is None else weights.name
+    measured = [_evaluation(split, found, name) for split, found in evaluations.items()]
     sections = [
         f"# {repo.rpartition('/')[2]}",
-        f"Run `{run.name}` of the package `{package}`: step {step}, {parameters:,} numbers.{_unfinished(run)}",
+        f"Run `{run.name}` of the package `{package}`: {_contents(step, parameters)}.{_unfinished(run)}",
+        *(["## Models", _models(several)] if several else []),
         "## Measured",
-        *(measured or [f"Not evaluated.{_seen_in_training(checkpoint)}"]),
+        *(measured or [f"Not evaluated.{_seen_in_training(weights)}"]),
         "## Use",
-        _use(repo, f"python -m {module}", run.name, package),
+        _use(repo, f"python -m {module}", package, several),
         "## Training",
+        *([_again(f"python -m {module}", run.name)] if step is not None else []),
         _training(about, config),
         *_pictures(run),
     ]
     return f"---\n{_metadata(repo, package, evaluations)}\n---\n\n" + "\n\n".join(sections) + "\n"
+
+
+def _contents(step: int | None, parameters: int | dict[str, int]) -> str:
+    if isinstance(parameters, int):
+        return f"step {step}, {parameters:,} numbers"
+    whole = f"{len(parameters)} models, {sum(parameters.values()):,} numbers together"
+    return whole if step is None else f"step {step}, {whole}"
+
+
+def _models(parameters: dict[str, int]) -> str:
+    """A table of several models."""
+    return "\n".join(["| model | numbers |", "|---|---:|", *(f"| {name} | {n:,} |" for name, n in parameters.items())])
 
 
 def _unfinished(run: records.RunDir) -> str:
@@ -47,8 +71,10 @@ def _unfinished(run: records.RunDir) -> str:
     return "" if state == "finished" else f" The training was not over when this was published: its state was {state}."
 
 
-def _seen_in_training(checkpoint: Path) -> str:
+def _seen_in_training(checkpoint: Path | None) -> str:
     """The numbers that chose this checkpoint: better than none, but without intervals, and the best of many looks."""
+    if checkpoint is None:
+        return ""
     try:
         progress = json.loads((checkpoint / "state.json").read_text())["extra"]["progress"]
         best = {name: value for name, value in progress["best"].items() if isinstance(value, float)}
@@ -88,8 +114,11 @@ def _metadata(repo: str, package: str, evaluations: dict[str, dict[str, Any]]) -
     return data.to_yaml().strip()
 
 
-def _evaluation(split: str, found: dict[str, Any], checkpoint: str) -> str:
-    """One split: a table of the metrics, each baseline in a column beside the model."""
+def _evaluation(split: str, found: dict[str, Any], checkpoint: str | None) -> str:
+    """One split: a table of the metrics, each baseline in a column beside the model.
+
+    `checkpoint` None: of several models, one or a way of combining them has answered, which the evaluation names.
+    """
     baselines = found.get("baselines", {})
     lines = [
         f"### {split} (n = {found['n']:,})" if "n" in found else f"### {split}",
@@ -106,7 +135,9 @@ def _evaluation(split: str, found: dict[str, Any], checkpoint: str) -> str:
     notes = [f"Intervals: {', '.join(methods)}."] if methods else []
     notes += [f"Baseline {name}: {baseline['what']}." for name, baseline in baselines.items() if "what" in baseline]
     notes += [str(note) for note in found.get("notes", [])]
-    if found.get("checkpoint") and checkpoint not in str(found["checkpoint"]).split("/"):
+    if checkpoint is None and found.get("checkpoint"):
+        notes.insert(0, f"Measured: what `{found['checkpoint']}` answers.")
+    elif checkpoint is not None and found.get("checkpoint") and checkpoint not in str(found["checkpoint"]).split("/"):
         notes.append(f"Measured on {found['checkpoint']}, while the weights here are those of {checkpoint}.")
     return "\n".join([*lines, *([""] if notes else []), *(f"* {note}" for note in notes)])
 
@@ -120,14 +151,22 @@ def _number(metric: dict[str, Any]) -> str:
     return f"{estimate.value:.4f} [{estimate.low:.4f}, {estimate.high:.4f}]"
 
 
-def _use(repo: str, command: str, name: str, package: str) -> str:
-    return (
+def _use(repo: str, command: str, package: str, several: dict[str, int]) -> str:
+    weights = "models/NAME/model.safetensors" if several else "model.safetensors"
+    folder = f"runs/{package}/{repo.rpartition('/')[2]}"
+    text = (
         f"```\n{command} evaluate --from-hub {repo}\n{command} predict --from-hub {repo}\n```\n\n"
-        f"`--from-hub {repo}@REVISION` takes a certain tag, branch or commit. Weights are in `model.safetensors` "
+        f"`--from-hub {repo}@REVISION` takes a certain tag, branch or commit. Weights are in `{weights}` "
         "(nothing in it can run code), the whole configuration in `config.yaml`; "
-        f"`{command} pull {repo}` puts them into `runs/{package}/{repo.rpartition('/')[2]}`, and "
-        f"`{command} train --config config.yaml --name {name}` repeats the training."
+        f"`{command} pull {repo}` puts them into `{folder}`."
     )
+    if not several:
+        return text
+    return f"{text} One model alone: `{command} evaluate --run {folder}/models/{next(iter(several))}`."
+
+
+def _again(command: str, name: str) -> str:
+    return f"`{command} train --config config.yaml --name {name}` repeats the training."
 
 
 def _training(about: dict[str, Any], config: str) -> str:

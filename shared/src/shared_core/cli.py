@@ -27,6 +27,7 @@ from shared_core.settings import RunConfig
 from shared_core.yamlfile import Document
 
 if TYPE_CHECKING:
+    from shared_core.records import RunDir
     from shared_core.runtime import Runtime
     from shared_core.task import Task
 
@@ -63,6 +64,7 @@ class App:
     verbs: tuple[Verb, ...] = ()  # the package's own; one of a standard verb's name replaces it
     aliases: Mapping[str, str] = field(default_factory=dict)  # flag -> dotted key, or `key=on|off` for a switch
     key_map: str | None = None  # module:MAPPING of a predecessor's keys (`shared_core.keymap`)
+    completion: str | None = None  # module:function of a run: writes what its training leaves besides checkpoints
 
     def main(self, argv: Sequence[str] | None = None) -> int:
         """Run one command line; returns the exit status (2: the user's mistake, 75: preempted, 130: interrupted)."""
@@ -159,6 +161,11 @@ class App:
     def build_task(self, config: RunConfig, runtime: Runtime) -> Task:
         """The package's task for a configuration."""
         return _load(self.task)(config, runtime)
+
+    def complete(self, run: RunDir) -> None:
+        """Write what a run whose training is over holds besides checkpoints, before it counts as finished."""
+        if self.completion is not None:
+            _load(self.completion)(run)
 
     def call(self, name: str, config: RunConfig, **options: Any) -> int:
         """Run a verb from code, with `options` as its flags; returns its exit status."""

@@ -38,14 +38,16 @@ def push(run: Path, repo: str, *, private: bool = True, tag: str | None = None, 
     """Publish a run as OWNER/NAME and return the address of the tagged version.
 
     An allow-list is uploaded (`publication`), never the run's folder as it is. A run may be published at any time, also
-    while it trains; the card says how far it was. Content that the Hub already has is not sent again, so a push that
-    failed goes on where it stopped when repeated: that holds for whole files, and for parts of files where the Hub
-    stores them with xet. Each attempt is noted in the run's hub.json.
+    while it trains; the card says how far it was. Several models are published when all of them have been trained.
+    Content that the Hub already has is not sent again, so a push that failed goes on where it stopped when repeated:
+    that holds for whole files, and for parts of files where the Hub stores them with xet. Each attempt is noted in the
+    run's hub.json.
 
     Args:
         run: folder of a run.
         private: make a private repository; publishing to one that is public already is refused.
-        tag: name of the version; default: ``step-N``, then ``step-N-2`` if that tag means other content.
+        tag: name of the version; default: ``step-N``, then ``step-N-2`` if that tag means other content; without
+            checkpoints, ``version``.
         checkpoint: best (else the newest), latest, or the folder of a checkpoint.
 
     Raises:
@@ -65,13 +67,13 @@ def push(run: Path, repo: str, *, private: bool = True, tag: str | None = None, 
             with explained(what):
                 token = get_token()
             made = publication.stage(directory, folder, repo, token, checkpoint)
-            note["checkpoint"] = made.checkpoint
+            note |= {} if made.checkpoint is None else {"checkpoint": made.checkpoint}
             with explained(what):
                 patiently(what, lambda: _create(api, repo, private))
                 if tag in patiently(what, lambda: _tags(api, repo)):
                     raise UserError(f"{what}: the tag {tag!r} is taken; choose another --tag")
                 uploaded = patiently(what, lambda: _upload(api, repo, folder, made))
-                tag = patiently(what, lambda: _tag(api, repo, uploaded, tag, f"step-{made.step}"))
+                tag = patiently(what, lambda: _tag(api, repo, uploaded, tag, made.tag))
         note.update(state="pushed", commit=uploaded, tag=tag)
     return f"{api.endpoint}/{repo}/tree/{tag}"
 
@@ -132,7 +134,9 @@ def weights(repo: str) -> tuple[Path, str]:
     name, revision = parse(repo)
     version = commit(name, revision)
     folder = snapshot(name, version, patterns=("SHA256SUMS", "config.yaml", "model.safetensors"))
-    publication.verify(folder, f"{name} at {version[:12]}", ("config.yaml", "model.safetensors"))
+    what = f"{name} at {version[:12]}"
+    if "model.safetensors" not in publication.verify(folder, what, ("config.yaml", "model.safetensors")):
+        raise UserError(f"{what}: holds several models; pull it, and give the folder of one, models/NAME in it")
     return folder / "model.safetensors", version
 
 

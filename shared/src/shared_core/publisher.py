@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from shared_core import files, hubnotes
+from shared_core import files, hubnotes, progress
 from shared_core.errors import UserError
 from shared_core.settings import Hub
 
@@ -37,10 +37,11 @@ class Publisher:
     Args:
         wanted: what is asked for; nothing is ever published without `repo`.
         enabled: False in all but the main process.
+        only_at_end: a run of several models, which can be published when all of them have been trained.
     """
 
-    def __init__(self, wanted: Hub, run: RunDir, enabled: bool = True) -> None:
-        self.wanted, self.run = wanted, run
+    def __init__(self, wanted: Hub, run: RunDir, enabled: bool = True, only_at_end: bool = False) -> None:
+        self.wanted, self.run, self.only_at_end = wanted, run, only_at_end
         self.enabled = enabled and wanted.repo is not None
         self.in_use: set[Path] = set()  # shared with the run's `Checkpoints`
         self.say: Callable[[str], None] = lambda text: None  # where a failure is told
@@ -53,14 +54,14 @@ class Publisher:
         """Whether the checkpoint after so many epochs is to be published, the same on every process.
 
         `best`: it is the best so far."""
-        if self.wanted.repo is None:
+        if self.wanted.repo is None or self.only_at_end:
             return False
         every = self.wanted.every_epochs
         return best if every is None else epoch % every == 0
 
     def offer(self, checkpoint: Path) -> None:
         """Publish a checkpoint as soon as nothing else is under way, unless a newer one comes before."""
-        if not self.enabled:
+        if not self.enabled or self.only_at_end:
             return
         if self._next is not None:
             self.in_use.discard(self._next)
@@ -135,6 +136,8 @@ class Publisher:
                 hubnotes.add(self.run.path, note)
 
     def __enter__(self) -> Publisher:
+        if self.enabled and self.only_at_end:
+            progress.message(f"hub.repo: several models are published when all have been trained ({self.wanted.repo})")
         return self
 
     def __exit__(

@@ -25,6 +25,7 @@ from shared_core.errors import UserError
 from shared_core.settings import Logging
 
 State = Literal["running", "preempted", "finished", "failed"]
+MODELS = "models"  # folder of a run with several models: each in one of its own, in the form of a publication
 WARNING = "WARNING"  # marks a warning in train.log; reports collect these lines
 
 
@@ -38,6 +39,7 @@ class RunDir:
         self.predictions = self.path / "predictions"
         self.evaluation = self.path / "evaluation"
         self.preprocessing = self.path / "preprocessing"  # what was fitted on the training data; published with the run
+        self.models = self.path / MODELS
         self.metrics = self.path / "metrics.jsonl"
         self.log = self.path / "train.log"
         self._lock: IO[str] | None = None  # held as long as this process writes the run

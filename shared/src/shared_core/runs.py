@@ -97,6 +97,9 @@ def checkpoint(run: RunDir, which: str) -> Path:
             path, skipped = found.find("auto")
     if path is None and (run.path / "model.safetensors").is_file():
         return run.path  # pulled from the Hub: weights alone
+    if path is None and (models := sorted(weights.parent for weights in run.models.glob("*/model.safetensors"))):
+        names = ", ".join(model.name for model in models)
+        raise UserError(f"{run.path}: holds several models ({names}); give one of them, such as --run {models[0]}")
     if path is None and skipped:
         reasons = "; ".join(line.removeprefix("skipped ") for line in skipped)
         raise UserError(f"{run.checkpoints}: every checkpoint is damaged ({reasons}); restore one or train anew")
@@ -111,11 +114,12 @@ def open_for_training(
     runtime: Runtime,
     model: nn.Module | None = None,
     made_from: Mapping[str, Mapping[str, str]] | None = None,
+    several: bool = False,
 ) -> RunDir:
     """Start the run that `config` describes, or go on with an unfinished one; the same folder on every process.
 
     The main process's `model` gets the weights of `training.init_from` where there is no checkpoint to go on from; the
-    learner makes the other processes' equal to it. `made_from` is the task's.
+    learner makes the other processes' equal to it. `made_from` and `several` are the task's.
 
     Raises UserError where an unfinished run was started with another configuration, naming the differences, or from
     something else, or where the weights are not to be had or do not fit.
@@ -136,9 +140,10 @@ def open_for_training(
             run.write_config(configuration.to_yaml(config))
             run.status("running")
             command = [app.command, *sys.argv[1:]]
-            about = {"package": app.package, "module": app.module, "argv": command, "hub": hub.used()}
+            about: dict[str, Any] = {"package": app.package, "module": app.module, "argv": command, "hub": hub.used()}
             about |= {"init_from": initial} if initial else {}
             about |= {"made_from": made_from} if made_from else {}
+            about |= {"several": True} if several else {}
             run.write_run({**about, **origin(app), **runtime.describe()})
         except UserError:
             run.close()

@@ -40,6 +40,11 @@ class Task(ABC):
         """The parts of `model` (the plain one) that learn independently; each gradient is clipped by its own norm."""
         return (model,)
 
+    @property
+    def is_of_several(self) -> bool:
+        """Whether the parts that learn independently are models of their own, which a finished run keeps one by one."""
+        return any(part is not self.model for part in self.independent(self.model))
+
     def made_from(self) -> dict[str, dict[str, str]]:
         """What training takes in besides data and initial weights, such as a teacher: setting -> path, sha256.
 
@@ -49,6 +54,11 @@ class Task(ABC):
 
     def warnings(self) -> list[str]:
         """What the run's owner should know about what it learns from; for train.log and the report."""
+        return []
+
+    def leave_out_missing(self) -> list[str]:
+        """Called before a plan is made, on a task of its own: do without what is not there yet, such as a teacher that
+        is still to be trained. What the plan should say about it, one line each."""
         return []
 
     def no_decay(self, name: str, parameter: nn.Parameter) -> bool:

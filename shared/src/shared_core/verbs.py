@@ -58,7 +58,9 @@ class PushOptions(Section):
     )
     run: str | None = Field(None, description=runs.WHICH_RUN)
     private: bool = Field(True, description="create the repository as a private one")
-    tag: str | None = Field(None, description="tag of this version; default: step-N")
+    tag: str | None = Field(
+        None, description="tag of this version; default: step-N, or version for models of several trainings"
+    )
     checkpoint: str = Field("best", description="best, latest, or the folder of a checkpoint")
 
 
@@ -100,11 +102,13 @@ def _train(app: App, config: RunConfig, task: Task, runtime: Runtime, stop: Stop
     from shared_core.publisher import Publisher
 
     with _one_line_for_a_lost_process():
-        run = runs.open_for_training(app, config, runtime, task.model, task.made_from())
-    with Publisher(config.hub, run, enabled=runtime.is_main) as publisher:
+        run = runs.open_for_training(app, config, runtime, task.model, task.made_from(), task.is_of_several)
+    with Publisher(config.hub, run, enabled=runtime.is_main, only_at_end=task.is_of_several) as publisher:
         try:
             with _one_line_for_a_lost_process():
                 outcome = trainer.train(config, task, runtime, run, publisher)
+            if outcome.state == "finished" and runtime.is_main:
+                app.complete(run)
         except BaseException as error:
             if runtime.is_main:
                 run.status("failed", reason=str(error) or type(error).__name__)

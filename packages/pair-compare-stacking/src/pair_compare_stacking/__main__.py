@@ -12,6 +12,7 @@ APP = App(
     config="pair_compare_stacking.config:Config",
     task="pair_compare_stacking.train:build_task",
     headline="accuracy",
+    completion="pair_compare_stacking.saved:complete",
     aliases={
         "source": "data.source",
         "data": "data.path",

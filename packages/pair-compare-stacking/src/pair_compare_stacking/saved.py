@@ -27,9 +27,10 @@ from pair_compare_stacking.model import PairModel
 from shared_core import config as configuration
 from shared_core import files, records, runs, tensorfile, weights, yamlfile
 from shared_core.errors import UserError
+from shared_core.progress import message
 from shared_core.records import RunDir
 
-FOLDER = "models"
+FOLDER = records.MODELS
 FOLDS = "folds"
 WEIGHTS = "model.safetensors"
 TRAINED_ON = "trained_on.npz"
@@ -42,18 +43,29 @@ def of(run: RunDir) -> Path:
     Raises UserError for a run that is not finished.
     """
     folder = run.path / FOLDER
-    return folder if folder.is_dir() else keep(run, read_config(run.path))
-
-
-def keep(run: RunDir, config: Config) -> Path:
-    """Write the models of a finished run; returns their folder. Raises UserError for a run that is not finished.
-
-    They are the last weights, not the best: an endless stream does not overfit, and nothing is chosen on val.
-    """
+    if folder.is_dir():
+        return folder
     if run.read_status().get("state") != "finished":
         raise UserError(
             f"{run.path}: has no saved models yet; its training has not finished: repeat the command it began with"
         )
+    return keep(run, read_config(run.path))
+
+
+def complete(run: RunDir) -> None:
+    """Write what a finished training leaves beside its checkpoints: saved models, or the images a single one saw."""
+    config = read_config(run.path)
+    if config.singles():
+        message(f"models: {keep(run, config)}")
+    else:
+        write_sources(run.path, np.array(train.sources(config)))
+
+
+def keep(run: RunDir, config: Config) -> Path:
+    """Write the models of a run whose training is over; returns their folder.
+
+    They are the last weights, not the best: an endless stream does not overfit, and nothing is chosen on val.
+    """
     folder = run.path / FOLDER
     whole = weights.load_weights(runs.checkpoint(run, "latest"))
     last = _last_evaluation(run)

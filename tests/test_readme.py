@@ -12,17 +12,21 @@ import pytest
 from house import PACKAGES, ROOT, tracked_files
 
 FENCE = re.compile(r"^```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+INLINE = re.compile(r"`([^`\n]+)`")
 MODULES = {package.command: package.module for package in PACKAGES}
 COMMANDS = {module: command for command, module in MODULES.items()}
 LAUNCHED = re.compile(r"^(?:torchrun|accelerate launch|python) .*?-m (\w+)")
 
 
 def _commands(path: Path) -> list[str]:
-    """Lines of fenced blocks that run one of our programs, joined if continued, without prompt, comment or launcher."""
-    text = "\n".join(FENCE.findall(path.read_text())).replace("\\\n", " ")
+    """What runs one of our programs: lines of fenced blocks, joined if continued, without prompt, comment or launcher;
+    and whole commands in the text and its tables, where no dots stand for the rest."""
+    text = path.read_text()
+    inline = [span for span in INLINE.findall(FENCE.sub("", text)) if " " in span and "..." not in span]
+    text = "\n".join([*FENCE.findall(text), *inline]).replace("\\\n", " ")
     lines = (re.sub(r"^\$ |\s+#.*$", "", line.strip()) for line in text.splitlines())
     lines = (LAUNCHED.sub(lambda found: COMMANDS.get(found[1], found[0]), line) for line in lines)
-    return [line for line in lines if Path(line.split(" ")[0]).name in MODULES]
+    return list(dict.fromkeys(line for line in lines if Path(line.split(" ")[0]).name in MODULES))
 
 
 SHOWN = [

@@ -1,28 +1,28 @@
-"""What one training step costs, measured on a real but small batch: arithmetic, memory, time."""
+"""What one training step costs, found on a real but small batch: arithmetic, memory, time."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from statistics import median
 from typing import Any
 
 import torch
 from torch import nn
-from torch.autograd.graph import saved_tensors_hooks
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._pytree import tree_map
 
-from shared_core import microbatch, optim
+from shared_core import microbatch, optim, progress
 from shared_core.runtime import Runtime
 from shared_core.settings import RunConfig
+from shared_core.tally import Tally, storages
 from shared_core.task import Task
 
 SMALL_BATCH = 8
-MOST_SECONDS = 60.0  # measuring stops after this long, once it has a step
+MOST_SECONDS = 8.0  # of whole steps; where they would take longer, fewer are measured, or a part of one
+PROBE_SECONDS = 2.0  # of the pieces that tell how long a step takes
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -37,53 +37,117 @@ class Costs:
     operations: int  # issued to the device
 
 
+@dataclass(frozen=True)
+class Pace:
+    """Seconds of an optimizer step on this device, waiting for data included."""
+
+    seconds: float
+    steps: int  # measured; 0: scaled up from a piece of a batch
+    samples: int  # of that piece
+
+
 def measure(task: Task, model: nn.Module, batch: Any, precision: str) -> Costs:
     """Costs of `task.loss` on `batch`, found on pieces of at most eight samples.
 
-    Two sizes of piece tell what grows with the batch from what does not. The model's weights, buffers and gradients
-    and the random state are left as they were.
+    They follow from the shapes, so that what takes long is not computed (`tally`); where a loss fails without, it is,
+    and a message says so. Two sizes of piece tell what grows with the batch from what does not. The model's weights,
+    buffers and gradients and the random state are left as they were.
     """
+    try:
+        return passes(task, model, batch, precision, compute=False)
+    except Exception as error:  # whatever it is: if it is not about the values, computing fails alike
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        progress.message(f"plan: the loss wants real values ({reason}); computing them, which can take minutes")
+    return passes(task, model, batch, precision, compute=True)
+
+
+def passes(task: Task, model: nn.Module, batch: Any, precision: str, compute: bool) -> Costs:
+    """As `measure`, by passes that do or do not compute."""
     whole = microbatch.size(batch)
     large = min(whole, SMALL_BATCH)
     small = large // 2 if large >= 4 else large  # never 1: batch normalisation needs two samples
     with _untouched(model):
-        kept_small, _, _ = _kept(task, model, _piece(batch, small), precision)
-        kept, largest, operations = _kept(task, model, _piece(batch, large), precision)
-        flops = _flops(task, model, _piece(batch, large), precision)
-    slope = (kept - kept_small) / (large - small) if large > small else kept / large
-    return Costs(flops / large, slope, max(0.0, kept - slope * large), largest / large, operations)
+        kept_small, _ = _forward(task, model, _piece(batch, small), precision, Tally(compute))
+        tally = Tally(compute)
+        kept, loss = _forward(task, model, _piece(batch, large), precision, tally)
+        with tally:
+            loss.backward()
+    bytes_small, bytes_large = sum(kept_small), sum(kept)
+    slope = (bytes_large - bytes_small) / (large - small) if large > small else bytes_large / large
+    fixed = max(0.0, bytes_large - slope * large)
+    return Costs(tally.flops / large, slope, fixed, max(kept, default=0) / large, tally.operations)
 
 
-def step_seconds(config: RunConfig, task: Task, model: nn.Module, runtime: Runtime, steps: int) -> list[float]:
-    """Seconds of each of `steps` optimizer steps on real batches, waiting for data included; one warm-up before them.
+def pace(config: RunConfig, task: Task, model: nn.Module, runtime: Runtime, steps: int) -> Pace:
+    """How fast this device trains: the median of at most `steps` optimizer steps on real batches, after one to warm up.
 
-    The learning rate is 0, so that the weights stay as they are. Raises torch.OutOfMemoryError where a batch does not
-    fit.
+    Where even one takes too long, what a piece of a batch takes, times the pieces of a step. The learning rate is 0, so
+    that the weights stay as they are. Raises torch.OutOfMemoryError where a batch does not fit.
     """
-    wanted = config.training
-    optimizers = optim.build(config.optimizer, model, task.no_decay)
+    batches, wanted = _endless(task), config.training
+    step = _step(config, task, model, runtime, batches)
+    with _untouched(model):
+        began = time.perf_counter()
+        batch = next(batches)
+        data = time.perf_counter() - began
+        samples, seconds = _probe(task, model, batch, runtime, wanted.micro_batch)
+        expected = (data + seconds / samples * microbatch.size(batch)) * wanted.accumulation
+        if 2 * expected > MOST_SECONDS:
+            return Pace(expected, 0, samples)
+        started = time.perf_counter()
+        step()
+        measured: list[float] = []
+        while len(measured) < steps and (not measured or time.perf_counter() - started < MOST_SECONDS):
+            measured.append(_seconds(step, runtime))
+    return Pace(median(measured), len(measured), 0)
+
+
+def _probe(task: Task, model: nn.Module, batch: Any, runtime: Runtime, limit: int | None) -> tuple[int, float]:
+    """(samples, seconds) of the largest piece of a batch that could be tried in a short time."""
+    whole = microbatch.size(batch)
+    most, samples = min(limit or whole, whole), 1
+    _pass(task, model, _piece(batch, min(2, most)), runtime)  # the first one prepares what later ones find
+    started = time.perf_counter()
+    while True:
+        samples = min(2 * samples, most)
+        seconds = _seconds(partial(_pass, task, model, _piece(batch, samples), runtime), runtime)
+        if samples == most or time.perf_counter() - started > PROBE_SECONDS / 2:  # the next one takes twice as long
+            return samples, seconds
+
+
+def _pass(task: Task, model: nn.Module, batch: Any, runtime: Runtime) -> None:
+    _loss(task, model, batch, runtime.precision).backward()
+    model.zero_grad(set_to_none=True)
+
+
+def _step(
+    config: RunConfig, task: Task, model: nn.Module, runtime: Runtime, batches: Iterator[Any]
+) -> Callable[[], None]:
+    """An optimizer step that changes nothing but takes as long as any."""
+    wanted, optimizers = config.training, optim.build(config.optimizer, model, task.no_decay)
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = 0.0
-    batches, seconds = _endless(task), list[float]()
-    started = time.perf_counter()
-    with _untouched(model):
-        for _ in range(steps + 1):
-            began = time.perf_counter()
-            for _ in range(wanted.accumulation):
-                for piece, share in microbatch.pieces(next(batches), wanted.micro_batch):
-                    (_loss(task, model, piece, runtime.precision) * share / wanted.accumulation).backward()
-            if wanted.clip_norm is not None:
-                nn.utils.clip_grad_norm_(model.parameters(), wanted.clip_norm)
-            for optimizer in optimizers:
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
-            if runtime.device.type == "cuda":
-                torch.cuda.synchronize(runtime.device)
-            seconds.append(time.perf_counter() - began)
-            if len(seconds) > 1 and time.perf_counter() - started > MOST_SECONDS:
-                break
-    return seconds[1:]
+
+    def step() -> None:
+        for _ in range(wanted.accumulation):
+            for piece, share in microbatch.pieces(next(batches), wanted.micro_batch):
+                (_loss(task, model, piece, runtime.precision) * share / wanted.accumulation).backward()
+        if wanted.clip_norm is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), wanted.clip_norm)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+    return step
+
+
+def _seconds(action: Callable[[], None], runtime: Runtime) -> float:
+    began = time.perf_counter()
+    action()
+    if runtime.device.type == "cuda":
+        torch.cuda.synchronize(runtime.device)
+    return time.perf_counter() - began
 
 
 def _loss(task: Task, model: nn.Module, batch: Any, precision: str) -> torch.Tensor:
@@ -92,51 +156,14 @@ def _loss(task: Task, model: nn.Module, batch: Any, precision: str) -> torch.Ten
         return task.loss(model, batch)[0]
 
 
-def _flops(task: Task, model: nn.Module, batch: Any, precision: str) -> float:
-    # attention is counted as the matrix products it consists of: the fused CPU kernel has no formula in PyTorch
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        _loss(task, model, batch, precision).backward()
-    return float(counter.get_total_flops())
-
-
-def _kept(task: Task, model: nn.Module, batch: Any, precision: str) -> tuple[int, int, int]:
-    """(bytes kept for the backward pass, those of the largest tensor, operations issued)."""
-    own = {_storage(tensor)[0] for tensor in (*model.parameters(), *model.buffers())}
-    # the batch itself stays on the device, whether or not the graph needs it
-    kept = dict(_storage(leaf) for leaf in tree_leaves(batch) if isinstance(leaf, torch.Tensor))
-    counter = _Operations()
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        key, size = _storage(tensor)
-        if key not in own:
-            kept[key] = size
-        return tensor
-
-    with counter:
-        with saved_tensors_hooks(pack, lambda tensor: tensor):
-            loss = _loss(task, model, batch, precision)
-        loss.backward()
-    return sum(kept.values()), max(kept.values()), counter.count
-
-
-def _storage(tensor: torch.Tensor) -> tuple[int, int]:
-    """Identity and bytes of what a tensor looks at; views of one storage count once."""
-    if tensor.layout is not torch.strided:
-        return id(tensor), tensor.numel() * tensor.element_size()
-    storage = tensor.untyped_storage()
-    return storage.data_ptr(), storage.nbytes()
-
-
-class _Operations(TorchDispatchMode):
-    """Counts what is issued to the device; views cost nothing there."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count += not func.is_view
-        return func(*args, **(kwargs or {}))
+def _forward(task: Task, model: nn.Module, batch: Any, precision: str, tally: Tally) -> tuple[list[int], torch.Tensor]:
+    """(sizes of what is in memory after the forward pass for the backward pass, loss)."""
+    with tally:
+        loss = _loss(task, model, batch, precision)
+    # the batch stays on the device, whether or not the graph needs it; the loss stays because of this function alone
+    kept = {**storages(batch), **tally.alive()}
+    own = storages([list(model.parameters()), list(model.buffers()), loss])
+    return [size for memory, size in kept.items() if memory not in own], loss
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from shared_core import gpus
@@ -12,7 +11,7 @@ from shared_core.progress import duration
 if TYPE_CHECKING:
     from torch import nn
 
-    from shared_core.costs import Costs
+    from shared_core.costs import Costs, Pace
     from shared_core.runtime import Runtime
     from shared_core.settings import RunConfig
     from shared_core.task import Task
@@ -72,7 +71,8 @@ class Plan:
         if self.step_seconds is None or self.seconds is None:
             rows.append(("time", "not known: measure with --steps 5, or name a GPU with --gpu"))
         else:
-            per_step = f"{self.step_seconds * 1000:.3g} ms per step, {how}"
+            step = f"{self.step_seconds * 1000:.3g} ms" if self.step_seconds < 1 else f"{self.step_seconds:.3g} s"
+            per_step = f"{step} per step, {how}"
             rows.append(("time", f"{duration(self.seconds)} of training ({per_step})"))
         width = max(len(name) for name, _ in rows) + 2
         lines = [f"plan of {self.name}", *(f"  {name:<{width}}{value}" for name, value in rows)]
@@ -82,8 +82,8 @@ class Plan:
 def plan(config: RunConfig, task: Task, runtime: Runtime, steps: int = 5, gpu: str | None = None) -> Plan:
     """Plan the run that `config` describes.
 
-    Arithmetic and memory are measured on a few samples and scaled up. Time is measured on the device that is here, over
-    `steps` optimizer steps on full batches; for a named GPU, or with `steps=0`, it is worked out from the data sheet.
+    Arithmetic and memory are counted on a few samples and scaled up. Time is measured on the device that is here, over
+    at most `steps` optimizer steps on full batches (`costs.pace`); for a named GPU it comes from its data sheet.
 
     Args:
         gpu: name of a GPU in `gpus.GPUS`.
@@ -99,6 +99,7 @@ def plan(config: RunConfig, task: Task, runtime: Runtime, steps: int = 5, gpu: s
 
     named = gpus.find(gpu) if gpu else None
     precision = _precision(config, runtime, named)
+    unplanned = task.leave_out_missing()
     total_steps = config.training.epochs * task.batches.steps_per_epoch(config.training.accumulation)
     model = task.model.to(runtime.device)
     if config.runtime.gradient_checkpointing:
@@ -107,15 +108,15 @@ def plan(config: RunConfig, task: Task, runtime: Runtime, steps: int = 5, gpu: s
     memory, checkpoint = _bytes(config, task, model, measured)
     if config.runtime.fsdp and runtime.world > 1:
         memory = _sharded(memory, model, runtime.world)
-    training, notes = config.training, _notes(config, runtime.world)
+    training, notes = config.training, [*unplanned, *_notes(config, runtime.world)]
     effective = task.batches.batch_size * training.accumulation * runtime.world
 
     device, available, seconds, here = _describe(runtime), None, None, False
     if named is None and steps > 0:
         try:
-            seconds = median(costs.step_seconds(config, task, model, runtime, steps))
-            here = True
-            notes.append(f"time: median of {steps} steps here, with the wait for data")
+            pace = costs.pace(config, task, model, runtime, steps)
+            seconds, here = pace.seconds, pace.steps > 0
+            notes.append(_measured(pace))
         except RuntimeError as error:
             if not microbatch.is_out_of_memory(error):
                 raise
@@ -243,6 +244,12 @@ def _roofline(
         f"{quantity(gpu.bandwidth, 'B/s')}, {gpus.SECONDS_PER_OPERATION * 1e6:g} µs per operation, and data that is "
         "never waited for"
     ]
+
+
+def _measured(pace: Pace) -> str:
+    if pace.steps:
+        return f"time: median of {pace.steps} step{'s' if pace.steps > 1 else ''} here, with the wait for data"
+    return f"time: scaled up from a piece of {pace.samples} samples here; measuring whole steps would take longer"
 
 
 def _too_large(memory: dict[str, float], available: float, samples: int) -> str:

@@ -81,6 +81,9 @@ class MembersTask(Task):
     def warnings(self) -> list[str]:
         return self.material.warnings()
 
+    def leave_out_missing(self) -> list[str]:
+        return self.material.leave_out_missing()
+
     def evaluate(self, model: nn.Module, runtime: Runtime) -> dict[str, float]:
         found: dict[str, float] = {}
         for (name, task), member in zip(self.tasks.items(), model.members, strict=True):  # type: ignore[arg-type]

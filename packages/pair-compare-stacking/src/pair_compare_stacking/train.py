@@ -79,6 +79,15 @@ class Material:
         sources = None if self.val.truth is None else self.val.truth.sources
         return found if self.teacher is None else [*found, *self.teacher.warnings(self.config.data, sources)]
 
+    def leave_out_missing(self) -> list[str]:
+        """Do without a teacher that cannot be had."""
+        try:
+            found = self.teacher
+        except UserError as error:
+            vars(self)["teacher"] = None  # where `cached_property` keeps what it has found
+            return [f"{error}; its cost is not counted"]
+        return [] if found is None else ["distill.teacher: its answers are counted, its weights in memory are not"]
+
     @cached_property
     def divided(self) -> folds.Folds:
         """The folds of train.npz."""
@@ -210,6 +219,9 @@ class PairTask(Task):
 
     def warnings(self) -> list[str]:
         return self.material.warnings()
+
+    def leave_out_missing(self) -> list[str]:
+        return self.material.leave_out_missing()
 
     def evaluate(self, model_: nn.Module, runtime: Runtime) -> dict[str, float]:
         val = self.material.val

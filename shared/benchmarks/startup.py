@@ -13,6 +13,8 @@ import subprocess
 import sys
 import time
 
+from shared_core.measured import load, spread
+
 REPEATS = 9
 COMMANDS = {
     "python -c pass": ["-c", "pass"],
@@ -35,12 +37,11 @@ def main() -> None:
         for name, arguments in COMMANDS.items():
             seconds[name].append(measure(arguments))
     base = statistics.median(cpu for _, cpu in seconds["python -c pass"])
-    print(f"Python {sys.version.split()[0]}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, n = {REPEATS}\n")
+    print(f"Python {sys.version.split()[0]}, {os.cpu_count()} cores, load {load()}, n = {REPEATS}\n")
     print("| command | wall s (min..max) | CPU s (min..max) | CPU ratio |\n|---|---|---|---|")
     for name, found in seconds.items():
         walls, cpus = zip(*found, strict=True)
-        cells = [f"{statistics.median(x):.2f} ({min(x):.2f}..{max(x):.2f})" for x in (walls, cpus)]
-        print(f"| {name} | {cells[0]} | {cells[1]} | {statistics.median(cpus) / base:.1f} |")
+        print(f"| {name} | {spread(walls, '.2f')} | {spread(cpus, '.2f')} | {statistics.median(cpus) / base:.1f} |")
 
 
 if __name__ == "__main__":

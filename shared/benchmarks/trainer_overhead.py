@@ -40,6 +40,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from shared_core import checkpoint, records, trainer
 from shared_core.batches import Batches
+from shared_core.measured import load, processor, spread
 from shared_core.runtime import Runtime
 from shared_core.settings import RunConfig
 from shared_core.task import Task
@@ -326,7 +327,7 @@ def table(blocks: dict[str, list[Block]]) -> str:
 def ratio(base: list[Block], own: list[Block], kind: str) -> str:
     """Median and spread of the ratios within the rounds."""
     ratios = [getattr(b, kind) / getattr(a, kind) for a, b in zip(base, own, strict=True)]
-    return f"{statistics.median(ratios):.3f} ({min(ratios):.3f}..{max(ratios):.3f})"
+    return spread(ratios, ".3f")
 
 
 def time_of_a_save(width: int, times: int = 9) -> str:
@@ -335,7 +336,7 @@ def time_of_a_save(width: int, times: int = 9) -> str:
     optimizer, _ = make_optimizer(model, 1)
     model(**make_batches(1)[0])["loss"].backward()
     optimizer.step()
-    ours_s, plain_s = [], []
+    ours_ms, plain_ms = [], []
     with tempfile.TemporaryDirectory() as folder:
         checkpoints = checkpoint.Checkpoints(Path(folder) / "ours")
         for step in range(1, times + 1):
@@ -343,26 +344,15 @@ def time_of_a_save(width: int, times: int = 9) -> str:
             state = checkpoint.State(model.state_dict(), optimizers=optimizers, rng=rng)
             began = time.perf_counter()
             path = checkpoints.save(step, state, config_digest="", topology={"processes": 1})
-            ours_s.append(time.perf_counter() - began)
+            ours_ms.append(1000 * (time.perf_counter() - began))
             began = time.perf_counter()
             torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, Path(folder) / "plain.pt")
-            plain_s.append(time.perf_counter() - began)
+            plain_ms.append(1000 * (time.perf_counter() - began))
         megabytes = sum(file.stat().st_size for file in path.rglob("*")) / 1e6
     return (
-        f"a checkpoint of {megabytes:.1f} MB, wall, n={times}: ours {spread(ours_s)}; "
-        f"torch.save, neither synced nor verified, {spread(plain_s)}"
+        f"a checkpoint of {megabytes:.1f} MB, wall, n={times}: ours {spread(ours_ms, '.0f')} ms; "
+        f"torch.save, neither synced nor verified, {spread(plain_ms, '.0f')} ms"
     )
-
-
-def spread(seconds: list[float]) -> str:
-    median, low, high = (1000 * f(seconds) for f in (statistics.median, min, max))
-    return f"{median:.0f} ms ({low:.0f}..{high:.0f})"
-
-
-def processor() -> str:
-    information = Path("/proc/cpuinfo")  # Linux; elsewhere the architecture must do
-    lines = information.read_text().splitlines() if information.exists() else []
-    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
 
 
 def main() -> None:
@@ -379,14 +369,12 @@ def main() -> None:
     for name in ("lightning.pytorch", "transformers"):
         logging.getLogger(name).setLevel(logging.ERROR)
     width = options.width or find_width(options.milliseconds)
-    load = os.getloadavg()[0]
+    before = load()
     blocks = race(width, options.steps, options.rounds)
     names = ("torch", "accelerate", "lightning", "transformers")
     parameters = blocks["hand-written"][0].weights.numel()
     print(", ".join([f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in names)]))
-    print(
-        f"{processor()}, {os.cpu_count()} cores, 1 thread used; load {load:.1f} before, {os.getloadavg()[0]:.1f} after"
-    )
+    print(f"{processor()}, {os.cpu_count()} cores, 1 thread used; load {before} before, {load()} after")
     print(f"width {width}, {parameters:,} parameters, batch {ROWS}; {options.rounds} rounds of {options.steps} steps\n")
     print(table(blocks), end="\n\n")
     print(time_of_a_save(width))

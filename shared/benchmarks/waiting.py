@@ -8,10 +8,11 @@ it is loaded, so every measurement is a process of its own.
 """
 
 import os
-import statistics
 import subprocess
 import sys
 import time
+
+from shared_core.measured import load, spread
 
 REPEATS, SECONDS = 3, 10.0
 POLICIES = ("PASSIVE", "ACTIVE", "")  # the last: GNU OpenMP's own default, a busy loop of limited length
@@ -54,18 +55,15 @@ def measure(policy: str, crowded: bool) -> float:
 
 
 def main() -> None:
-    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; steps/s, median of {REPEATS} (smallest..largest)")
+    print(f"{os.cpu_count()} cores, load {load()}; steps/s, median of {REPEATS} (smallest..largest)")
     print("\n| policy | alone | beside busy programs |\n|---|---|---|")
     found = {(policy, crowded): list[float]() for policy in POLICIES for crowded in (False, True)}
     for _ in range(REPEATS):
         for policy, crowded in found:
             found[policy, crowded].append(measure(policy, crowded))
     for policy in POLICIES:
-        cells = [
-            f"{statistics.median(rates):.3g} ({min(rates):.3g}..{max(rates):.3g})"
-            for rates in (found[policy, False], found[policy, True])
-        ]
-        print(f"| {policy or 'none'} | {cells[0]} | {cells[1]} |")
+        alone, beside = (spread(found[policy, crowded], ".3g") for crowded in (False, True))
+        print(f"| {policy or 'none'} | {alone} | {beside} |")
 
 
 if __name__ == "__main__":

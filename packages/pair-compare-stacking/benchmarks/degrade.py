@@ -8,7 +8,6 @@ machine does hits both, and the ratio is taken within each repeat.
 """
 
 import argparse
-import statistics
 import time
 from collections.abc import Callable
 
@@ -16,6 +15,7 @@ import numpy as np
 import torch
 
 from pair_compare_stacking import degrade, generator
+from shared_core.measured import load, processor, spread
 
 SOURCES = 10_000
 
@@ -24,10 +24,6 @@ def cpu_seconds(work: Callable[[], object]) -> float:
     start = time.process_time()
     work()
     return time.process_time() - start
-
-
-def spread(values: list[float]) -> str:
-    return f"median {statistics.median(values):10.1f}   min {min(values):10.1f}   max {max(values):10.1f}"
 
 
 def main() -> None:
@@ -57,10 +53,11 @@ def main() -> None:
         slow.append(few / cpu_seconds(sequential))
         fast.append(calls * options.batch / cpu_seconds(batched))
     ratios = [f / s for f, s in zip(fast, slow, strict=True)]
-    print(f"severity {options.severity}, one core, {options.repeats} repeats, {options.batch} pairs a batch")
-    print(f"Pillow, pairs/s    {spread(slow)}")
-    print(f"batched, pairs/s   {spread(fast)}")
-    print(f"ratio              {spread(ratios)}")
+    print(f"{processor()}, one thread, load {load()}; severity {options.severity}, {options.batch} pairs a batch")
+    print(f"{options.repeats} repeats; median (smallest..largest)")
+    print(f"Pillow, pairs/s    {spread(slow, ',.0f')}")
+    print(f"batched, pairs/s   {spread(fast, ',.0f')}")
+    print(f"ratio              {spread(ratios, '.1f')}")
     print(f"one pass over 100,000 pairs: {1e5 / np.median(slow):.0f} s against {1e5 / np.median(fast):.0f} s")
 
 

@@ -11,21 +11,18 @@ random: what they show does not matter for the time.
 from __future__ import annotations
 
 import argparse
-import os
-import platform
-import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from pair_compare_stacking import saved, stackers, subject, train
 from pair_compare_stacking.model import PairModel
 from pair_compare_stacking.subject import Several, Single
-from shared_core import records
+from shared_core import measured, records
 from shared_core.errors import UserError
+from shared_core.measured import spread
 from shared_core.runtime import Runtime
 from shared_core.settings import Runtime as Settings
 
@@ -33,12 +30,6 @@ from shared_core.settings import Runtime as Settings
 def find(name: str, home: Path) -> Single | Several:
     run = records.find(home / name if (home / name).is_dir() else Path(name))
     return subject.of_run(run, saved.read_config(run.path))
-
-
-def best_single(who: Several) -> str | None:
-    """Name of the model that stage 4 found the best, if it has been run."""
-    stacker = who.ensemble.stackers.get(stackers.BEST_SINGLE)
-    return stacker.models[int(np.argmax(stacker.weights))] if isinstance(stacker, stackers.Blend) else None
 
 
 def works(
@@ -53,7 +44,7 @@ def works(
         return lambda: who.ensemble.combine(who.ensemble.base(x, runtime), who.method)
 
     found: dict[str, Callable[[], object]] = {f"ensemble ({ensemble.method})": several(ensemble)}
-    best = best_single(ensemble)
+    best = stackers.best_single(ensemble.ensemble.stackers)
     for name, model in ensemble.ensemble.models.items():
         found[f"{name} (best single)" if name == best else name] = single(model.to(runtime.device))
     for name, who in others.items():
@@ -67,6 +58,29 @@ def seconds(work: Callable[[], object], device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter() - began
+
+
+def in_turn(todo: dict[str, Callable[[], object]], repeats: int, device: torch.device) -> dict[str, list[float]]:
+    """Seconds of each, turn by turn, after one to warm up."""
+    taken: dict[str, list[float]] = {name: [] for name in todo}
+    for turn in range(repeats + 1):
+        for name, work in todo.items():
+            spent = seconds(work, device)
+            if turn:
+                taken[name].append(spent)
+    return taken
+
+
+def table(taken: dict[str, list[float]], pairs: int) -> str:
+    """Pairs per second, and the cost beside that of the first row, the ensemble."""
+    wide = max(map(len, taken))
+    lines = [f"{'':{wide}} {'pairs/s':>28}   {'cost, ensemble = 1':>24}"]
+    whole = next(iter(taken.values()))
+    for name, spent in taken.items():
+        ratios = [ours / all_of_them for ours, all_of_them in zip(spent, whole, strict=True)]
+        rates = [pairs / value for value in spent]
+        lines.append(f"{name:{wide}} {spread(rates, ',.0f'):>28}   {spread(ratios, '.3f'):>24}")
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -88,35 +102,11 @@ def main() -> None:
     runtime = Runtime.start(Settings(device=options.device, threads=options.threads), seed=0)
     x = torch.randint(0, 256, (options.pairs, 28, 56), dtype=torch.uint8)
     todo = works(ensemble, {name: found[name] for name in others}, x, runtime)
-    taken: dict[str, list[float]] = {name: [] for name in todo}
-    for turn in range(options.repeats + 1):
-        for name, work in todo.items():
-            spent = seconds(work, runtime.device)
-            if turn:  # the first one warms up
-                taken[name].append(spent)
-    where = torch.cuda.get_device_name(runtime.device) if runtime.device.type == "cuda" else platform.processor()
     print(
-        f"{runtime.device.type} ({where or platform.machine()}), {torch.get_num_threads()} threads, load {load()}, "
-        f"{options.pairs:,} pairs in batches of {train.EVALUATION_BATCH}, {options.repeats} turns; "
-        "median (smallest..largest)"
+        f"{measured.device(runtime.device)}, {options.pairs:,} pairs in batches of {train.EVALUATION_BATCH}, "
+        f"{options.repeats} turns; median (smallest..largest)"
     )
-    print(f"{'':36} {'pairs/s':>28}   {'cost, ensemble = 1':>24}")
-    whole = taken[next(iter(todo))]
-    for name, spent in taken.items():
-        ratios = [ours / all_of_them for ours, all_of_them in zip(spent, whole, strict=True)]
-        rates = [options.pairs / value for value in spent]
-        print(f"{name:36} {spread(rates, ',.0f'):>28}   {spread(ratios, '.3f'):>24}")
-    for name in others:
-        ratio = statistics.median(ours / theirs for ours, theirs in zip(taken[name], whole, strict=True))
-        print(f"{name}/{first}: {ratio:.3f}")
-
-
-def load() -> str:
-    return f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
-
-
-def spread(values: list[float], form: str) -> str:
-    return f"{statistics.median(values):{form}} ({min(values):{form}}..{max(values):{form}})"
+    print(table(in_turn(todo, options.repeats, runtime.device), options.pairs))
 
 
 if __name__ == "__main__":

@@ -11,9 +11,6 @@ costs the same.
 from __future__ import annotations
 
 import argparse
-import os
-import platform
-import statistics
 import tempfile
 import time
 from collections.abc import Iterator
@@ -25,8 +22,10 @@ import torch
 from pair_compare_stacking import prepare, train
 from pair_compare_stacking.__main__ import APP
 from pair_compare_stacking.config import Config
+from shared_core import measured
 from shared_core.errors import UserError
 from shared_core.learner import Learner
+from shared_core.measured import spread
 from shared_core.runtime import Runtime
 
 FEW = {"n_train": 64, "n_val": 64, "n_test_public": 64, "n_test_disjoint": 0}
@@ -38,7 +37,8 @@ class Training:
 
     def __init__(self, config: Config, runtime: Runtime, steps: int) -> None:
         task = train.build_task(config, runtime)
-        self.learner, self.device, self.step = Learner(config, task, runtime, steps), runtime.device, 0
+        self.learner, self.step = Learner(config, task, runtime, steps), 0
+        self.device, self.precision = runtime.device, runtime.precision
         self.learner.model.train()
         self.batches = self._endless(task)
 
@@ -70,6 +70,21 @@ def configured(options: argparse.Namespace, folder: Path) -> Config:
     return config.model_copy(update={"data": data, "models": models})
 
 
+def trainings(options: argparse.Namespace, folder: Path) -> tuple[Training, dict[str, Training], Config]:
+    """All models in one training, each in one of its own, and the configuration of all.
+
+    Raises UserError where the preset has no two models, or cannot be read.
+    """
+    config = configured(options, folder)
+    if len(config.singles()) < 2:
+        raise UserError(f"{options.config}: has no two models to train together")
+    prepare.prepare(config.data, folder / prepare.PACKAGE / config.data.folder, bar=False)
+    runtime = Runtime.start(config.runtime, config.seed)
+    planned = WARM_UP + options.repeats * options.steps
+    together = Training(config, runtime, planned)
+    return together, {name: Training(single, runtime, planned) for name, single in config.singles().items()}, config
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--config", default="ten")
@@ -81,43 +96,24 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         try:
-            config = configured(options, Path(folder))
-            if len(config.singles()) < 2:
-                parser.error(f"{options.config}: has no two models to train together")
-            prepare.prepare(config.data, Path(folder) / prepare.PACKAGE / config.data.folder, bar=False)
+            together, alone, config = trainings(options, Path(folder))
         except UserError as error:
             parser.error(str(error))
-        runtime = Runtime.start(config.runtime, config.seed)
-        planned = WARM_UP + options.repeats * options.steps
-        together = Training(config, runtime, planned)
-        alone = {name: Training(single, runtime, planned) for name, single in config.singles().items()}
     for training in (together, *alone.values()):
         training.seconds(WARM_UP)
     one_process, one_by_one = [], []
     for _ in range(options.repeats):
         one_process.append(together.seconds(options.steps))
         one_by_one.append(sum(training.seconds(options.steps) for training in alone.values()))
-    where = torch.cuda.get_device_name() if runtime.device.type == "cuda" else platform.processor()
-    print(
-        f"{runtime.device.type} ({where or platform.machine()}), {os.cpu_count()} cores, load {load()}, "
-        f"{torch.get_num_threads()} threads, {runtime.precision}, torch {torch.__version__}"
-    )
+    ratios = [ours / theirs for ours, theirs in zip(one_process, one_by_one, strict=True)]
+    print(f"{measured.device(together.device)}, {together.precision}, torch {torch.__version__}")
     print(
         f"{options.config}: {len(alone)} models, batches of {config.training.batch_size}, {options.steps} steps, "
         f"{options.repeats} turns; median (smallest..largest)"
     )
-    ratios = [ours / theirs for ours, theirs in zip(one_process, one_by_one, strict=True)]
     print(f"together, s              {spread(one_process, '.2f')}")
     print(f"one after the other, s   {spread(one_by_one, '.2f')}")
     print(f"ratio                    {spread(ratios, '.3f')}")
-
-
-def load() -> str:
-    return f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
-
-
-def spread(values: list[float], form: str) -> str:
-    return f"{statistics.median(values):{form}} ({min(values):{form}}..{max(values):{form}})"
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ Shapes: N pairs, M base models. `logit_NM` float64: log-odds that the left digit
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -177,6 +177,15 @@ def fit(
         right = ((logit_NM >= 0) == (y[:, None] == 1)).mean(axis=0)
         weights = blends.one(len(names), int(np.lexsort((-np.log(true_NM).mean(axis=0), -right))[0]))
     return Blend(method, names, temperatures, tuple(weights.tolist()))
+
+
+def best_single(fitted: Mapping[str, Stacker]) -> str | None:
+    """Name of the base model that was best on the pairs that stackers were fitted on; None where it was not looked for.
+
+    `fitted`: stackers by method.
+    """
+    found = fitted.get(BEST_SINGLE)
+    return found.models[int(np.argmax(found.weights))] if isinstance(found, Blend) else None
 
 
 def check_logits(logit_NM: np.ndarray, models: Sequence[str]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What is visible of a half, and that answers are judged by it."""
+"""What is visible of a half."""
 
 import os
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pair_compare_stacking import evaluate, generator, ink
+from pair_compare_stacking import generator, ink
 
 
 def pictures(counts: list[tuple[int, int]], value: int = 255) -> np.ndarray:
@@ -33,33 +33,11 @@ def test_every_pair_is_in_the_bin_of_its_emptier_half() -> None:
     assert found == {"0 to 7": [0, 1], "8 to 19": [2, 3], "20 to 39": [4], "60 to 79": [5], "80 or more": [6, 7]}
 
 
-def test_accuracy_by_ink() -> None:
-    visible = np.array([(0, 50)] * 10 + [(90, 99)] * 30)
-    right = np.array([True] * 5 + [False] * 5 + [True] * 27 + [False] * 3)
-    found = evaluate.accuracy_by_ink(right, visible, None)
-    assert {key: (e.value, e.n) for key, e in found.items()} == {"0 to 7": (0.5, 10), "80 or more": (0.9, 30)}
-    sources = np.arange(80).reshape(40, 2) % 17  # shared ones: less evidence
-    grouped = evaluate.accuracy_by_ink(right, visible, sources)
-    assert grouped["0 to 7"].method != found["0 to 7"].method and "images" in grouped["0 to 7"].method
-
-
-def test_accuracy_of_the_most_confident() -> None:
-    confidence = np.arange(100) / 200
-    right = np.arange(100) >= 20  # the 20 least confident answers are wrong
-    found = evaluate.accuracy_at_coverage(confidence, right, None)
-    assert {share: e.n for share, e in found.items()} == {0.5: 50, 0.8: 80, 0.9: 90, 0.95: 95, 1.0: 100}
-    assert [e.value for e in found.values()] == pytest.approx([1, 1, 80 / 90, 80 / 95, 0.8])
-
-
-def test_the_order_of_equal_confidences_does_not_matter() -> None:
-    confidence, right = np.repeat([0.4, 0.1], 5), np.array([True, False] * 5)
-    forth = evaluate.accuracy_at_coverage(confidence, right, None)
-    back = evaluate.accuracy_at_coverage(confidence[::-1], right[::-1], None)
-    assert forth == back and forth[0.5].n == 5 and forth[0.8].n == 10
-
-
-def test_a_single_pair_is_answered() -> None:
-    assert {e.n for e in evaluate.accuracy_at_coverage(np.array([0.3]), np.array([True]), None).values()} == {1}
+def test_pairs_with_less_ink_than_each_threshold() -> None:
+    counts = np.array([(0, 784), (7, 8), (8, 9), (100, 19), (20, 20), (39, 80), (40, 40)])
+    found = {threshold: np.flatnonzero(rows).tolist() for threshold, rows in ink.fewer(counts).items()}
+    assert found == {8: [0, 1], 20: [0, 1, 2, 3], 40: [0, 1, 2, 3, 4, 5]}
+    assert list(ink.fewer(counts[4:])) == [40] and not ink.fewer(counts[6:])
 
 
 @pytest.mark.slow

@@ -61,11 +61,20 @@ def test_evaluation_has_every_metric_with_its_interval(home: Path) -> None:
         }
         for table in ("Accuracy by distance of the digits", "Accuracy by visible ink"):
             assert sum(row["pairs"] for row in found["tables"][table]) == n
+        errors = round(n * (1 - found["metrics"]["accuracy"]["value"]))
+        assert sum(row["errors"] for row in found["tables"]["Where the errors are"]) == 2 * errors  # divided twice
         answered = found["tables"]["Risk against coverage"]
         assert [row["most confident"] for row in answered] == ["50%", "80%", "90%", "95%", "100%"]
         assert answered[-1]["accuracy"] == found["metrics"]["accuracy"]
         assert all(of_run(home, figure).is_file() for figure in found["figures"])
     assert "accuracy on test_public" in of_run(home, "report.md").read_text()
+
+
+def test_table_of_all_models_of_a_run_with_one_is_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(of_run(home, "evaluation").iterdir())
+    assert run(home, "evaluate", "--all-models") == 2
+    assert f"--all-models: {of_run(home)} has one model only; leave the flag out" in error(capsys)
+    assert sorted(of_run(home, "evaluation").iterdir()) == before
 
 
 def test_intervals_are_over_the_source_images(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

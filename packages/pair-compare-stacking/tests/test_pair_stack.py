@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from pair_compare_stacking import ensemble, pairfile, saved, stack, train
+from pair_compare_stacking import ensemble, pairfile, saved, stack, stackers, train
 from pair_compare_stacking.__main__ import main
 from shared_core import files, tensorfile
 from shared_core.errors import UserError
@@ -63,13 +63,45 @@ def test_all_stages_leave_an_ensemble(home: Path) -> None:
     about = json.loads(of_run(home, "small", "evaluation", "val.json").read_text())
     names = [row["model"] for row in about["tables"]["Every model, and every way of combining them"]]
     assert names[:3] == ["one", "two", "three"] and len(names) == 9
+    assert [row["model"] for row in about["tables"]["Weights of the heads"]] == ["three"]  # the others have one
     beside = about["tables"]["Accuracy of every model on every split"]
     assert set(beside[0]) == {"model", "val", "test_public"} and len(beside) == 9
     (together,) = [row for row in about["tables"]["Models that differ in their seed only, as one"] if row["seeds"] == 2]
     assert together["model"] == "one, two"
     assert found.decision["sentence"] in about["notes"]
-    assert "figures/val_agreement.png" in about["figures"]
+    assert {"figures/val_agreement.png", "figures/val_error_correlation.png"} <= set(about["figures"])
     assert of_run(home, "small", "report.html").is_file()
+
+
+def test_best_single_model_is_the_one_of_the_withheld_pairs(home: Path) -> None:
+    """Every model is set against it, also where another is better on the split."""
+    fitted = ensemble.load(RunDir(of_run(home, "small"))).stackers
+    best = stackers.best_single(fitted)
+    assert best == fitted["best_single"].models[np.argmax(fitted["best_single"].weights)]
+    assert stackers.best_single({"mean": fitted["mean"]}) is None
+    for split in ("val", "test_public"):
+        about = json.loads(of_run(home, "small", "evaluation", f"{split}.json").read_text())
+        assert any(note.startswith(f"{best}, the best single model") for note in about["notes"])
+        rows = {row["model"]: row for row in about["tables"]["Every model, and every way of combining them"]}
+        for row in rows.values():
+            gap = row["accuracy"]["value"] - rows[best]["accuracy"]["value"]
+            assert row["less the best single"]["value"] == pytest.approx(gap)
+        assert rows[best]["p (best single)"] == rows["all: the mean of the probabilities"]["p (mean)"] == 1
+
+
+@pytest.mark.parametrize(("name", "heads"), [("two", None), ("three", {"model", "product", "residual"})])
+def test_weights_of_the_heads_of_one_model(home: Path, name: str, heads: set[str] | None) -> None:
+    assert run(home, "evaluate", "--model", name, "--split", "val", "--baseline", "false") == 0
+    about = json.loads(of_run(home, "small", "models", name, "evaluation", "val.json").read_text())
+    rows = about["tables"].get("Weights of the heads")
+    assert (rows and set(rows[0])) == heads
+    assert any("softmax weights" in note for note in about["notes"]) == (heads is not None)
+
+
+@pytest.mark.parametrize("name", ["two", "three"])
+def test_table_of_one_model_is_refused(home: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    assert run(home, "evaluate", "--model", name, "--all-models") == 2
+    assert f"--all-models: {of_run(home, 'small', 'models', name)} has one model only" in error(capsys)
 
 
 def test_fitted_on_images_that_nothing_else_shows(home: Path) -> None:

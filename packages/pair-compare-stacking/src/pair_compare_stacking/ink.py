@@ -11,7 +11,8 @@ from pair_compare_stacking.generator import SIDE
 
 BRIGHT = 60  # of 255
 NOTHING, LITTLE = 8, 20  # fewer bright pixels than this: nothing to read, a fragment to guess from
-EDGES = (NOTHING, LITTLE, 40, 60, 80)  # of the bins, fixed before any model was looked at
+THIN = (NOTHING, LITTLE, 40)  # what pairs with fewer cost is worked out
+EDGES = (*THIN, 60, 80)  # of the bins, fixed before any model was looked at
 
 
 def visible(x: np.ndarray) -> np.ndarray:
@@ -28,6 +29,12 @@ def bins(ink: np.ndarray) -> dict[str, np.ndarray]:
     names = [f"{low} to {high - 1}" for low, high in zip((0, *EDGES), EDGES, strict=False)] + [f"{EDGES[-1]} or more"]
     index = np.searchsorted(EDGES, least, side="right")
     return {name: index == k for k, name in enumerate(names) if (index == k).any()}
+
+
+def fewer(ink: np.ndarray) -> dict[int, np.ndarray]:
+    """Which pairs (N,) bool have an emptier half with fewer bright pixels than each of `THIN`, where there are any."""
+    least = ink.min(axis=1)
+    return {threshold: least < threshold for threshold in THIN if (least < threshold).any()}
 
 
 def summary(ink: np.ndarray) -> str:

@@ -52,25 +52,10 @@ class CrossValidation:
         """Nats per pair."""
         return nll(self.p[method], self.y)
 
-    def fold_scores(self, method: str) -> list[dict[str, float]]:
-        """Accuracy and NLL in each fold."""
-        right, rows = self.right(method), [(k, self.fold == k) for k in self.chosen]
-        return [
-            {"fold": k, "accuracy": float(right[held].mean()), "nll": nll(self.p[method][held], self.y[held])}
-            for k, held in rows
-        ]
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON: every method's scores, and what was chosen."""
-        scores = {
-            method: {
-                "accuracy": self.accuracy(method).as_dict(),
-                "nll": self.nll(method),
-                "folds": self.fold_scores(method),
-            }
-            for method in self.p
-        }
-        return {"methods": scores, "chosen": [{"fold": k, "method": method} for k, method in self.chosen.items()]}
+    def fold_accuracies(self, method: str) -> list[float]:
+        """In each fold, in the order of `chosen`."""
+        right = self.right(method)
+        return [float(right[self.fold == k].mean()) for k in self.chosen]
 
 
 @dataclass(frozen=True)

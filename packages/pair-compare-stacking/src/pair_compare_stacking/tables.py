@@ -2,38 +2,58 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 
 from pair_compare_stacking import stackers
+from pair_compare_stacking.comparison import HEADS
 from pair_compare_stacking.model import Prediction
 from pair_compare_stacking.stacking import NESTED, UNIT, CrossValidation
 from shared_core import metrics
 from shared_core.metrics import Estimate
 
+BESIDE = {"mean": "mean", stackers.BEST_SINGLE: "best single"}  # what all are compared with, and its name in columns
+
 
 def every_model(
     models: dict[str, Prediction], methods: dict[str, np.ndarray], y: np.ndarray, sources: np.ndarray | None
 ) -> list[dict[str, Any]]:
-    """Accuracy, calibration error and difference to the mean, for each model and each method: rows of a table."""
+    """Accuracy and calibration error of each model and each method: rows of a table.
+
+    Each beside the mean and, where stage 4 found it, the best single model, with McNemar's p for the difference.
+
+    Args:
+        methods: P(left larger) (N,) by `stackers.METHODS`, mean at least, and `stackers.BEST_SINGLE`.
+        sources: (N, 2) source images.
+    """
     answers = {name: torch.sigmoid(prediction.logit.double()).numpy() for name, prediction in models.items()}
     answers |= {f"all: {stackers.WORDS.get(method, method)}": p for method, p in methods.items()}
-    mean = (methods["mean"] >= 0.5) == y
+    beside = {word: methods[method] for method, word in BESIDE.items() if method in methods}
+    right_of = {word: (p >= 0.5) == (y == 1) for word, p in beside.items()}
     rows = []
     for name, p in answers.items():
-        right = (p >= 0.5) == y
-        rows.append(
-            {
-                "model": name,
-                "accuracy": metrics.proportion(right, sources, UNIT).as_dict(),
-                "less the mean": metrics.paired_difference(mean, right, sources, UNIT).as_dict(),
-                "McNemar's p": round(metrics.mcnemar(mean, right), 4),
-                "ECE": round(metrics.expected_calibration_error(p, y), 4),
-            }
-        )
+        right = (p >= 0.5) == (y == 1)
+        row: dict[str, Any] = {"model": name, "accuracy": metrics.proportion(right, sources, UNIT).as_dict()}
+        for word, reference in right_of.items():
+            row[f"less the {word}"] = metrics.paired_difference(reference, right, sources, UNIT).as_dict()
+            row[f"p ({word})"] = float(f"{metrics.mcnemar(reference, right):.2g}")
+        rows.append(row | {"ECE": round(metrics.expected_calibration_error(p, y), 4)})
     return rows
+
+
+def head_weights(of_models: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]:
+    """Weights of the heads of each model that has several (`Comparison.weights`): rows of a table, columns by head."""
+    several = {name: weights for name, weights in of_models.items() if len(weights) > 1}
+    used = {head for weights in several.values() for head in weights}
+    columns = [head for head in HEADS if head in used]
+    return [
+        {"model": name, **{head: round(weights[head], 3) if head in weights else "" for head in columns}}
+        for name, weights in several.items()
+    ]
 
 
 def learned(stacker: stackers.Stacker) -> list[dict[str, Any]]:
@@ -86,16 +106,22 @@ def cross_validation(found: CrossValidation) -> list[dict[str, Any]]:
     """What each method is worth out of fold: rows of a table."""
     rows = []
     for method in found.p:
-        name = "whatever the other folds choose" if method == NESTED else stackers.WORDS.get(method, method)
+        name = _nested(found) if method == NESTED else stackers.WORDS.get(method, method)
         rows.append(
             {
                 "method": name,
                 "accuracy": found.accuracy(method).as_dict(),
                 "log loss": round(found.nll(method), 4),
-                "by fold": ", ".join(f"{score['accuracy']:.3f}" for score in found.fold_scores(method)),
+                "by fold": ", ".join(f"{accuracy:.3f}" for accuracy in found.fold_accuracies(method)),
             }
         )
     return rows
+
+
+def _nested(found: CrossValidation) -> str:
+    """The procedure that chooses, in words, with what it chose."""
+    counts = Counter(found.chosen.values()).most_common()
+    return f"whatever the other folds choose ({', '.join(f'{method} {n}x' for method, n in counts)})"
 
 
 def render(rows: list[dict[str, Any]]) -> str:
@@ -111,4 +137,4 @@ def _text(value: Any) -> str:
     if isinstance(value, dict):
         e = Estimate.from_dict(value)
         return f"{e.value:.4f} [{e.low:.4f}, {e.high:.4f}]"
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -90,6 +90,7 @@ CASES = {
     "batch norm": (convolutions, [(3, 12, 12)]),
     "attention": (Attention, [(6, 32)]),
     "masked attention": (lambda: Attention(mask=True), [(6, 32)]),
+    "transposed": (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ConvTranspose2d(4, 2, 3, 2)), [(3, 12, 12)]),
     "recurrent": (lambda: nn.Sequential(nn.GRU(32, 16, batch_first=True), First(), nn.LayerNorm(16)), [(5, 32)]),
     "several": (lambda: Several(convolutions(), convolutions(2), convolutions(3)), [(3, 12, 12)] * 3),
 }
@@ -142,6 +143,19 @@ def test_counts_are_those_of_a_computed_pass(runtime, case, precision):
     assert counted.bytes_per_sample == (sum(kept.values()) - sum(small.values())) / 4 > 0
     assert counted.fixed_bytes + 8 * counted.bytes_per_sample == sum(kept.values())
     assert counted.largest_per_sample == max(kept.values()) / 8
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_grouped_convolutions_count_by_their_groups(runtime, transposed):
+    kind = nn.ConvTranspose2d if transposed else nn.Conv2d
+    grouped, whole = (
+        Given(nn.Sequential(nn.Conv2d(4, 8, 1), kind(8, 12, 3, 2, groups=groups)), (4, 9, 9), runtime=runtime)
+        for groups in (4, 1)
+    )
+    flops = [costs.measure(task, task.model, first(task), "fp32").flops_per_sample for task in (grouped, whole)]
+    places = 9 * 9 if transposed else 4 * 4
+    before = 2 * 2 * 81 * 4 * 8  # nobody wants the gradient of the batch
+    assert flops == [before + 3 * 2 * places * 8 * 12 * 9 / 4, before + 3 * 2 * places * 8 * 12 * 9]
 
 
 def test_models_of_one_call_count_as_one_after_the_other(runtime):

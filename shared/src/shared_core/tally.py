@@ -104,9 +104,20 @@ def _attention_backward(_: torch.Tensor, *forward: Any, **more: Any) -> int:
     return 2 * _attention(*forward, **more)
 
 
+def _convolution_backward(
+    gradient: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, *how: Any, out_val: Any = None
+) -> int:
+    """As much as the forward pass for each of the two gradients that is wanted (those of input and weights)."""
+    *_, transposed, _, _, wanted = how
+    places = x if transposed else gradient  # (N, C, ...): where the filters are applied
+    products = 2 * len(places) * places.shape[2:].numel() * weight.numel()
+    return products * sum(wanted[:2])
+
+
 def _formulas() -> dict[Any, Callable[..., int]]:
-    """PyTorch's, and those of fused attention, of which PyTorch lacks the CPU's and counts recomputation in others."""
-    found: dict[Any, Callable[..., int]] = dict(flop_registry)
+    """PyTorch's, but for two: it knows no fused attention on CPUs, counts what others compute once more, and takes the
+    gradient of a grouped convolution's weights for that of an ungrouped one's."""
+    found: dict[Any, Callable[..., int]] = {**flop_registry, torch.ops.aten.convolution_backward: _convolution_backward}
     for kernel in ("flash_attention", "flash_attention_for_cpu", "efficient_attention", "cudnn_attention"):
         found[getattr(torch.ops.aten, f"_scaled_dot_product_{kernel}")] = _attention
         found[getattr(torch.ops.aten, f"_scaled_dot_product_{kernel}_backward")] = _attention_backward

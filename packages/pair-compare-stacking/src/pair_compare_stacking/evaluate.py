@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pair_compare_stacking import baseline, breakdown, drawings, ensemble, prepare, stackers, subject, tables
+from pair_compare_stacking import baseline, breakdown, drawings, ensemble, pairfile, prepare, stackers, subject, tables
 from pair_compare_stacking.config import Config, EvaluateOptions
 from pair_compare_stacking.generator import digit_prior
 from pair_compare_stacking.outcome import Outcome
@@ -50,7 +50,7 @@ def run(app: App, config: Config, options: EvaluateOptions) -> int:
         raise UserError(f"--all-models: {who.run.path} has one model only; leave the flag out")
     folder = prepare.require(config)
     runtime = Runtime.start(config.runtime, config.seed)
-    splits = _splits(folder, options.split)
+    splits = _splits(folder, options.split, config.data.source == prepare.GIVEN)
     trees = fit_baseline(config, folder) if options.baseline and runtime.is_main else None
     found: dict[str, dict[str, Any]] = {}
     for name in splits:
@@ -69,12 +69,20 @@ def run(app: App, config: Config, options: EvaluateOptions) -> int:
     return 0
 
 
-def _splits(folder: Path, wanted: str) -> list[str]:
-    """Of the prepared splits that have labels, the one that is wanted, or "all"."""
+def _splits(folder: Path, wanted: str, given: bool) -> list[str]:
+    """The prepared split that is wanted, or all of them; of ready files of pairs, those with labels."""
     found = [name for name in SPLITS if wanted in (name, "all") and (folder / f"{name}.npz").exists()]
     if not found:
         raise UserError(f"{folder / wanted}.npz: no such file; prepare it with --data.n_{wanted} 20000")
-    return found
+    blind = [name for name in found if given and wanted == "all" and _is_blind(folder / f"{name}.npz")]
+    for name in blind:
+        message(f"{name}: not evaluated, its labels are unknown; lay {prepare.LABELS} beside it and prepare again")
+    return [name for name in found if name not in blind]
+
+
+def _is_blind(path: Path) -> bool:
+    """Whether a file of pairs says neither which digit is larger nor what they are made of."""
+    return "y" not in pairfile.names(path) and not pairfile.truth_path(path).exists()
 
 
 def _write(found: dict[str, dict[str, Any]], run: RunDir) -> None:
@@ -148,10 +156,15 @@ def trained_on_note(known: Iterable[str], sources: np.ndarray | None) -> list[st
     return [f"{share:.1%} of the halves show a source image that training showed as well"] if share else []
 
 
-def fit_baseline(config: Config, folder: Path) -> baseline.TreesBaseline:
-    """The baseline, fitted on train.npz, whose source images no evaluated split of protocol disjoint shares."""
-    message("fitting the baseline")
+def fit_baseline(config: Config, folder: Path) -> baseline.TreesBaseline | None:
+    """The baseline, fitted on train.npz, whose source images no evaluated split of protocol disjoint shares.
+
+    None for ready files of pairs whose digits are unknown."""
     pairs = PairNPZDataset(folder / "train.npz")
+    if pairs.digits is None and config.data.source == prepare.GIVEN:
+        message("no baseline: it learns digits, and which ones the pairs show is unknown")
+        return None
+    message("fitting the baseline")
     if pairs.digits is None:
         path = folder / "train.npz"
         raise UserError(f"{path}: the truth beside it is missing; prepare again or use --baseline false")

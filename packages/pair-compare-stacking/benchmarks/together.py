@@ -1,4 +1,4 @@
-"""Time of training several models: together in one process against one after the other, with the same code.
+"""Time of training several models: together in one process, in turn or batched, against one after the other.
 
     python packages/pair-compare-stacking/benchmarks/together.py [--config ten] [--stage 2] [--steps 20] [--repeats 3]
 
@@ -30,6 +30,7 @@ from shared_core.runtime import Runtime
 
 FEW = {"n_train": 64, "n_val": 64, "n_test_public": 64, "n_test_disjoint": 0}
 WARM_UP = 2  # steps
+ALONE = "one after the other"
 
 
 class Training:
@@ -70,8 +71,8 @@ def configured(options: argparse.Namespace, folder: Path) -> Config:
     return config.model_copy(update={"data": data, "models": models})
 
 
-def trainings(options: argparse.Namespace, folder: Path) -> tuple[Training, dict[str, Training], Config]:
-    """All models in one training, each in one of its own, and the configuration of all.
+def trainings(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Training], dict[str, Training], Config]:
+    """All models in one training, by how they take their calls; each in one of its own; the configuration of all.
 
     Raises UserError where the preset has no two models, or cannot be read.
     """
@@ -81,7 +82,9 @@ def trainings(options: argparse.Namespace, folder: Path) -> tuple[Training, dict
     prepare.prepare(config.data, folder / prepare.PACKAGE / config.data.folder, bar=False)
     runtime = Runtime.start(config.runtime, config.seed)
     planned = WARM_UP + options.repeats * options.steps
-    together = Training(config, runtime, planned)
+    together = {
+        how: Training(config.model_copy(update={"together": how}), runtime, planned) for how in ("in_turn", "batched")
+    }
     return together, {name: Training(single, runtime, planned) for name, single in config.singles().items()}, config
 
 
@@ -99,21 +102,22 @@ def main() -> None:
             together, alone, config = trainings(options, Path(folder))
         except UserError as error:
             parser.error(str(error))
-    for training in (together, *alone.values()):
+    for training in (*together.values(), *alone.values()):
         training.seconds(WARM_UP)
-    one_process, one_by_one = [], []
+    seconds: dict[str, list[float]] = {how: [] for how in (*together, ALONE)}
     for _ in range(options.repeats):
-        one_process.append(together.seconds(options.steps))
-        one_by_one.append(sum(training.seconds(options.steps) for training in alone.values()))
-    ratios = [ours / theirs for ours, theirs in zip(one_process, one_by_one, strict=True)]
-    print(f"{measured.device(together.device)}, {together.precision}, torch {torch.__version__}")
+        for how, training in together.items():
+            seconds[how].append(training.seconds(options.steps))
+        seconds[ALONE].append(sum(training.seconds(options.steps) for training in alone.values()))
+    any_of_them = next(iter(together.values()))
+    print(f"{measured.device(any_of_them.device)}, {any_of_them.precision}, torch {torch.__version__}")
     print(
         f"{options.config}: {len(alone)} models, batches of {config.training.batch_size}, {options.steps} steps, "
         f"{options.repeats} turns; median (smallest..largest)"
     )
-    print(f"together, s              {spread(one_process, '.2f')}")
-    print(f"one after the other, s   {spread(one_by_one, '.2f')}")
-    print(f"ratio                    {spread(ratios, '.3f')}")
+    for how, of_how in seconds.items():
+        ratios = [ours / theirs for ours, theirs in zip(of_how, seconds[ALONE], strict=True)]
+        print(f"{how:20} {spread(of_how, '.2f')} s, ratio {spread(ratios, '.3f')}")
 
 
 if __name__ == "__main__":

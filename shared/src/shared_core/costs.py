@@ -162,8 +162,9 @@ def _forward(task: Task, model: nn.Module, batch: Any, precision: str, tally: Ta
         loss = _loss(task, model, batch, precision)
     # the batch stays on the device, whether or not the graph needs it; the loss stays because of this function alone
     kept = {**storages(batch), **tally.alive()}
-    own = storages([list(model.parameters()), list(model.buffers()), loss])
-    return [size for memory, size in kept.items() if memory not in own], loss
+    for memory in storages(loss):
+        kept.pop(memory, None)
+    return list(kept.values()), loss
 
 
 @contextlib.contextmanager

@@ -167,7 +167,7 @@ def test_pairs_that_share_an_image_are_not_independent_evidence():
     assert formula > 4 * independent
     groups = np.stack([left, right], axis=1)
     assert Sources(600, groups, "images").design_effect(x) == pytest.approx(formula / independent)
-    mean = metrics.Resamples(600, 20_000, groups=groups).estimate(metrics.ratio(x, np.ones(600)))
+    mean = metrics.Resamples(600, 20_000, groups=groups).estimate(metrics.Ratio(x, np.ones(600)))
     assert (mean.high - mean.low) / 2 / 1.96 == pytest.approx(math.sqrt(formula), rel=0.03)  # 20 000 resamples: 1 %
 
 
@@ -395,3 +395,17 @@ def test_estimates_print_and_survive_json():
     assert str(estimate) == "0.893 [0.887, 0.899] (n=10000, Wilson 95 %)"
     assert Estimate.from_dict(estimate.as_dict()) == estimate
     assert math.isnan(Estimate.from_dict({"value": 0.5}).low)
+
+
+@pytest.mark.parametrize("ways", [0, 1, 2])
+def test_ratio_by_sums_over_sources_is_the_ratio_by_weights(ways: int) -> None:
+    generator = np.random.default_rng(ways)
+    numerator, denominator = generator.normal(size=300), generator.uniform(1, 2, size=300)
+    first = generator.integers(0, 40, 300)
+    groups = [None, first, np.stack([first, (first + generator.integers(1, 40, 300)) % 40], axis=1)][ways]
+    statistic = metrics.Ratio(numerator, denominator)
+    resamples = metrics.Resamples(300, 200, groups=groups)
+    by_sums, by_weights = resamples.estimate(statistic), resamples.estimate(lambda w_Bn: statistic(w_Bn))
+    for bound in ("value", "low", "high"):
+        assert getattr(by_sums, bound) == pytest.approx(getattr(by_weights, bound), rel=1e-9)
+    assert by_sums.low < by_sums.value < by_sums.high

@@ -108,7 +108,7 @@ def paired_difference(
     """Mean of `b - a`, each (n,), of two ways to treat the same samples, with a bootstrap interval."""
     gap = np.asarray(b, dtype=float) - np.asarray(a, dtype=float)
     resamples = Resamples(same_length(gap), n_resamples, seed, groups, unit)
-    return resamples.estimate(ratio(gap, np.ones(len(gap))), level)
+    return resamples.estimate(Ratio(gap, np.ones(len(gap))), level)
 
 
 def bootstrap(
@@ -138,17 +138,30 @@ def bootstrap(
     return Resamples(n, n_resamples, seed, groups, unit).estimate(of_weights, level)
 
 
-def ratio(numerator: ArrayLike, denominator: ArrayLike) -> Callable[[Floats], Floats]:
+class Ratio:
     """The statistic "sum of `numerator` over sum of `denominator`", each (n,), as a function of weights (b, n)."""
-    parts_n2 = np.stack([np.asarray(numerator, float), np.asarray(denominator, float)], axis=1)
 
-    def statistic(w_Bn: Floats) -> Floats:
-        sums_B2 = w_Bn @ parts_n2
+    def __init__(self, numerator: ArrayLike, denominator: ArrayLike) -> None:
+        self.parts_n2 = np.stack([np.asarray(numerator, float), np.asarray(denominator, float)], axis=1)
+
+    def __call__(self, w_Bn: Floats) -> Floats:
+        return self._divide(w_Bn @ self.parts_n2)
+
+    def of_sources(self, count_Bu: Floats, columns: tuple[NDArray[Any], ...]) -> Floats:
+        """The same where each sample weighs what its sources (their numbers: (n,) in each column) were drawn together.
+
+        Sums over the samples of a source are the same in every resample, so that none needs a weight per sample."""
+        units = count_Bu.shape[1]
+        sums_u2 = np.stack(
+            [sum(np.bincount(column, part, units) for column in columns) for part in self.parts_n2.T], axis=1
+        )
+        return self._divide(count_Bu @ sums_u2)
+
+    @staticmethod
+    def _divide(sums_B2: Floats) -> Floats:
         with np.errstate(invalid="ignore", divide="ignore"):
             values: Floats = sums_B2[:, 0] / sums_B2[:, 1]
         return values
-
-    return statistic
 
 
 def difference(a: Estimate, b: Estimate) -> Estimate:
@@ -263,21 +276,28 @@ class Resamples:
         return over_sources * math.sqrt(variance / over_sources.var())
 
     def _resampled(self, statistic: Callable[[Floats], Floats], sources: Sources) -> Floats:
-        values = [statistic(w_Bn) for w_Bn in self._weights(sources)]
+        if isinstance(statistic, Ratio):
+            values = [statistic.of_sources(count_Bu, sources.columns) for count_Bu in self._counts(sources)]
+        else:
+            values = [statistic(_weights(count_Bu, sources.columns)) for count_Bu in self._counts(sources)]
         deviations: Floats = np.concatenate([np.empty(0), *values]) - self._value(statistic)
         return deviations[~np.isnan(deviations)]
 
-    def _weights(self, sources: Sources) -> Iterator[Floats]:
-        """Chunks (b, n) of counts that together are (B, n)."""
+    def _counts(self, sources: Sources) -> Iterator[Floats]:
+        """Chunks (b, u) of how often each source was drawn, that together are (B, u)."""
         generator = np.random.default_rng(self._seed)
-        size, units = max(1, _CHUNK // self.n), sources.units
+        size, units = max(1, _CHUNK // max(self.n, sources.units)), sources.units
         for start in range(0, self._n_resamples, size):
             draws = (generator.integers(0, units, units) for _ in range(min(size, self._n_resamples - start)))
-            count_Bu = np.array([np.bincount(draw, minlength=units) for draw in draws], dtype=float)
-            w_Bn: Floats = count_Bu[:, sources.columns[0]]
-            for column in sources.columns[1:]:
-                w_Bn += count_Bu[:, column]
-            yield w_Bn
+            yield np.array([np.bincount(draw, minlength=units) for draw in draws], dtype=float)
+
+
+def _weights(count_Bu: Floats, columns: tuple[NDArray[Any], ...]) -> Floats:
+    """Weights (b, n) of samples: how often their sources were drawn, together."""
+    w_Bn: Floats = count_Bu[:, columns[0]]
+    for column in columns[1:]:
+        w_Bn += count_Bu[:, column]
+    return w_Bn
 
 
 def undefined(why: str) -> Estimate:

@@ -18,13 +18,13 @@ from shared_core.errors import UserError
 from shared_core.intervals import (
     Estimate,
     Floats,
+    Ratio,
     Resamples,
     bootstrap,
     difference,
     overlap,
     paired_difference,
     proportion,
-    ratio,
     same_length,
     undefined,
     wilson,
@@ -32,6 +32,7 @@ from shared_core.intervals import (
 
 __all__ = [
     "Estimate",
+    "Ratio",
     "Reliability",
     "Resamples",
     "RiskCoverage",
@@ -44,7 +45,6 @@ __all__ = [
     "overlap",
     "paired_difference",
     "proportion",
-    "ratio",
     "reliability_bins",
     "risk_coverage",
     "roc_auc",
@@ -90,7 +90,7 @@ def binary(
 
     f1, auc = undefined("no positive label and none predicted"), undefined("only one class among the labels")
     if (predicted | positive).any():
-        f1 = resamples.estimate(ratio(2.0 * hit, 1.0 * predicted + positive))
+        f1 = resamples.estimate(Ratio(2.0 * hit, 1.0 * predicted + positive))
     if len(np.unique(y)) == 2:
         auc = resamples.estimate(_auc(p, y))
     found = {
@@ -102,7 +102,7 @@ def binary(
         # Sampling noise adds to a mean of absolute gaps: the resamples' ECE is larger than the sample's, as the
         # sample's is larger than the true one. The basic interval lies on the side where the truth is.
         "ece": resamples.estimate(_ece(p, y), basic=True),
-        "brier": resamples.estimate(ratio((p - y) ** 2, np.ones(len(p)))),
+        "brier": resamples.estimate(Ratio((p - y) ** 2, np.ones(len(p)))),
     }
     # all of them lie in [0, 1], where NaN bounds stay NaN
     return {name: replace(e, low=max(e.low, 0.0), high=min(e.high, 1.0)) for name, e in found.items()}

@@ -166,15 +166,6 @@ class Config(RunConfig):
             )
         return self
 
-    @model_validator(mode="after")
-    def _something_to_learn_from(self) -> Config:
-        if self.data.source == "pairs" and self.stream.kind == "generator":
-            raise ValueError(
-                "stream.kind: source pairs has no single digits to make pairs of; add --stream.kind file (and, for "
-                "stage 4, --stacking.protocol out_of_fold)"
-            )
-        return self
-
     def singles(self) -> dict[str, Config]:
         """The configuration of each of several models, as if it were trained alone; empty for a single model.
 

@@ -60,6 +60,11 @@ class Material:
             raise UserError(f"{folder / 'val.npz'}: has no labels; prepare the set again")
         if config.stream.kind == "file":
             return cls(config, runtime, val, None, PairNPZDataset(folder / "train.npz"))
+        if config.data.source == prepare.GIVEN:
+            raise UserError(
+                "stream.kind: source pairs has no single digits to make pairs of; add --stream.kind file (and, for "
+                "stage 4, --stacking.protocol out_of_fold)"
+            )
         return cls(config, runtime, val, Digits.load(folder / prepare.POOL, runtime.device), None)
 
     @cached_property

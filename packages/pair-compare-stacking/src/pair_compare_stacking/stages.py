@@ -19,7 +19,7 @@ SEEDS = "3"  # the stage of several seeds of one model
 def run(app: App, config: Config, options: TrainOptions) -> int:
     """Train what the options say; exit status as of the core's `train`."""
     if options.stage is None:
-        return _train(app, _only(config, options.only))
+        return verbs.train(app, _only(config, options.only), None)
     if options.only and options.stage in ("4", "all"):
         raise UserError(
             f"--only: chooses among the models of one stage, and so does not go with --stage {options.stage}; what "
@@ -54,7 +54,7 @@ def _stage(app: App, config: Config, stage: str, only: tuple[str, ...]) -> int:
     if done is not None and config.training.resume == "auto":
         message(f"stage {stage}: finished before: {done.path}")
         return 0
-    return _train(app, chosen)
+    return verbs.train(app, chosen, None)
 
 
 def stage_name(config: Config, stage: str) -> str:
@@ -98,26 +98,3 @@ def finished(app: App, config: Config) -> RunDir | None:
     stored = saved.read_config(found.path)  # with the defaults of settings that are newer than the run
     longer = stored.training.epochs != config.training.epochs
     return None if longer or configuration.differences(stored, config) else found
-
-
-def _train(app: App, config: Config) -> int:
-    status = verbs.train(app, config, None)
-    if status == 0:
-        _keep(app, config)
-    return status
-
-
-def _keep(app: App, config: Config) -> None:
-    """What the end of a training leaves beside its checkpoints: saved models, or the images a single model saw."""
-    import numpy as np
-
-    from pair_compare_stacking import saved, train
-    from shared_core.runtime import Runtime
-
-    if not Runtime.start(config.runtime, config.seed, config.training.accumulation).is_main:
-        return
-    found = runs.trained(app, config)
-    if config.singles():
-        message(f"models: {saved.keep(found, config)}")
-    else:
-        saved.write_sources(found.path, np.array(train.sources(config)))

@@ -186,7 +186,8 @@ def test_total_and_its_parts() -> None:
     unknown, parts = losses.total(prediction, y, None, wanted)
     assert list(parts) == ["compare_loss"] and torch.equal(unknown, parts["compare_loss"])
 
-    both, parts = losses.total(prediction, y, digits, wanted, teacher=teacher, distill=Distill(soft=0.4, temperature=2))
+    distill = Distill(teacher="somebody", soft=0.4, temperature=2)
+    both, parts = losses.total(prediction, y, digits, wanted, teacher=teacher, distill=distill)
     assert list(parts) == ["compare_loss", "digit_loss", "distill_loss"]
     torch.testing.assert_close(parts["distill_loss"], losses.imitate(prediction, teacher, 2.0, 0.25))
     torch.testing.assert_close(both, 0.4 * parts["distill_loss"] + 0.6 * hard)

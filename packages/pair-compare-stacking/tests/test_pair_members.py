@@ -337,3 +337,22 @@ def test_one_call_for_all_of_an_architecture_trains_the_same_models(home: Path) 
         trained[how] = weights.load_weights(of_run(home, f"as-{how}", "models", "seed_2"))
     for key, tensor in trained["in_turn"].items():
         torch.testing.assert_close(tensor, trained["batched"][key], rtol=1e-3, atol=1e-4, msg=key)
+
+
+def test_seeds_that_a_run_holds_already_are_not_trained_again_as_a_stage(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--name", "both-ways", "--seeds", "4,5", "--epochs", "1"]
+    assert run(home, "train", *flags) == 0
+    assert run(home, "train", *flags, "--stage", "3") == 0
+    assert f"stage 3: finished before: {of_run(home, 'both-ways')}" in capsys.readouterr().err
+    assert not of_run(home, "both-ways-stage3").exists()
+
+
+def test_function_that_is_nowhere_leaves_no_run(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(home, "train", "--name", "lost", "--loss.function", "nowhere:loss") == 2
+    assert "loss.function" in error(capsys)
+    models = '{"a": {"augment": {"function": "nowhere:augment"}}, "b": {}}'
+    assert run(home, "train", "--name", "lost", "--models", models) == 2
+    assert "augment.function" in error(capsys)
+    assert not of_run(home, "lost").exists()

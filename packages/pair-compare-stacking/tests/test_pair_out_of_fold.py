@@ -281,3 +281,12 @@ def test_division_depends_on_images_alone(home: Path) -> None:
     assert all(counts == [3, 3, 3] for counts in of_digit.values())
     with pytest.raises(UserError, match="20 are the fewest"):
         folds.divide(wanted.model_copy(update={"folds": 20}), file)
+
+
+def test_only_models_that_are_stacked_are_trained_without_folds() -> None:
+    values = {"stream": {"kind": "file"}, "stacking": {"protocol": "out_of_fold"}}
+    models = {"early": {"stage": 1}, "one": {"stage": 2}, "two": {"stage": 3}}
+    config = Config.model_validate({**values, "models": models})
+    assert config.without_folds("early") == () and len(config.without_folds("one")) == config.stacking.folds
+    chosen = config.model_copy(update={"stacking": config.stacking.model_copy(update={"models": ("early", "two")})})
+    assert chosen.without_folds("one") == () and len(chosen.without_folds("early")) == config.stacking.folds

@@ -159,7 +159,7 @@ def test_missing_base_model_is_named(home: Path, capsys: pytest.CaptureFixture[s
 
 def test_misspelled_base_model_is_named(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(home, "train", "--stage", "4", "--stacking.models", "one,tow") == 2
-    assert "base models tow (did you mean two?): missing" in error(capsys)
+    assert "stacking.models: tow: no such model (did you mean two?)" in error(capsys)
 
 
 def test_base_model_of_other_settings_is_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -258,3 +258,40 @@ def test_nothing_withheld_is_said(home: Path) -> None:
     with pytest.raises(UserError, match=r"data\.withheld: is 0"):
         config = saved.read_config(of_run(home, "small"))
         stack.draw(config.model_copy(update={"data": config.data.model_copy(update={"withheld": 0.0})}))
+
+
+def test_stage_4_again_leaves_what_was_made_of_its_models(home: Path) -> None:
+    mine = of_run(home, "small", "models", "one", "notes.txt")
+    mine.write_text("my own")
+    assert run(home, "train", "--stage", "4") == 0
+    assert mine.read_text() == "my own"
+    mine.unlink()
+
+
+def test_variation_of_a_stage_does_not_hide_the_finished_one(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither from its repetition nor from stage 4."""
+    varied = ["--stage", "2", "--loss.label_smoothing", "0.1"]
+    assert run(home, "train", *varied) == 0
+    assert of_run(home, "small-stage2-2").is_dir()
+    try:
+        capsys.readouterr()
+        assert run(home, "train", "--stage", "all") == 0
+        assert f"stage 2: finished before: {of_run(home, 'small-stage2')}" in capsys.readouterr().err
+        assert not of_run(home, "small-stage2-3").exists()
+        ours, theirs = (of_run(home, name, "models", "one", saved.WEIGHTS) for name in ("small", "small-stage2"))
+        assert ours.read_bytes() == theirs.read_bytes()
+    finally:
+        files.remove(of_run(home, "small-stage2-2"))
+
+
+def test_base_model_that_no_configuration_names_is_no_missing_one(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(home, "train", "--stage", "4", "--stacking.models", "one,zz") == 2
+    assert "stacking.models: zz: no such model; there are early, one, two, three" in error(capsys)
+
+
+def test_report_says_what_each_model_sets_for_itself(home: Path) -> None:
+    text = of_run(home, "small", "report.md").read_text()
+    assert "model.heads residual, product" in text
+    assert "optimizer steps" not in text and "one seed" not in text

@@ -123,7 +123,7 @@ def reliability(
     labels: ArrayLike,
     path: Path,
     *,
-    bins: int = 10,
+    bins: int = 15,
     title: str = "",
     groups: ArrayLike | None = None,
 ) -> Path:
@@ -132,10 +132,10 @@ def reliability(
     `groups` are the sources that samples share, as in `metrics.binary`.
     """
     r = metrics.reliability_bins(probabilities, labels, bins, groups)
-    ece = metrics.expected_calibration_error(probabilities, labels)
+    ece = metrics.expected_calibration_error(probabilities, labels, bins)
     caption = (
         f"Each point is a bin of predictions with the 95 % Wilson interval of its frequency; on the diagonal, "
-        f"probabilities mean what they say. Expected calibration error (15 bins): {ece:.4f}."
+        f"probabilities mean what they say. Expected calibration error ({bins} bins): {ece:.4f}."
     )
     with _chart(path, title or "Reliability", caption, height=4.6, rows=(3.2, 1)) as (_, axes):
         top, bottom = axes
@@ -143,7 +143,7 @@ def reliability(
         errors = [r.frequency - r.low, r.high - r.frequency]
         top.errorbar(r.probability, r.frequency, errors, fmt="o-", markersize=5, capsize=2.5, linewidth=1.3)
         top.set(ylabel="frequency of class 1", xlim=(0, 1), ylim=(0, 1))
-        bottom.hist(np.asarray(probabilities), bins=2 * bins, range=(0, 1), color=COLOURS[0], alpha=0.75)
+        bottom.hist(np.asarray(probabilities), bins=bins, range=(0, 1), color=COLOURS[0], alpha=0.75)
         bottom.set(xlabel="predicted probability of class 1", ylabel="samples", xlim=(0, 1))
     return path
 

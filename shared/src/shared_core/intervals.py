@@ -47,7 +47,8 @@ class Estimate:
     def __str__(self) -> str:
         if math.isnan(self.value):
             return self.method
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}] (n={self.n}, {self.method})"
+        interval = "" if math.isnan(self.low) else f" [{self.low:.3f}, {self.high:.3f}]"
+        return f"{self.value:.3f}{interval} (n={self.n}, {self.method})"
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: an undefined number is null."""
@@ -243,11 +244,10 @@ class Resamples:
         self.n, self._n_resamples, self._seed = n, n_resamples, seed
         self._sources = Sources(n, groups, unit)
 
-    def estimate(self, statistic: Callable[[Floats], Floats], level: float = 0.95, basic: bool = False) -> Estimate:
+    def estimate(self, statistic: Callable[[Floats], Floats], level: float = 0.95) -> Estimate:
         """The estimate of a statistic that maps weights (b, n) to values (b,), with a percentile interval.
 
-        `basic` reflects the percentiles at the value (Davison and Hinkley 1997, 5.2.1), for statistics that resampling
-        biases upwards. The interval is widened to contain the value where it would not.
+        The interval is widened to contain the value where it would not.
         """
         value = self._value(statistic)
         if math.isnan(value):
@@ -256,9 +256,7 @@ class Resamples:
         if not len(deviations):
             return Estimate(value, math.nan, math.nan, self.n, "no interval")
         low, high = (float(bound) for bound in np.quantile(deviations, [(1 - level) / 2, (1 + level) / 2]))
-        if basic:
-            low, high = -high, -low
-        method = f"{'basic ' if basic else ''}bootstrap {_percent(level)}{self._sources.over}"
+        method = f"bootstrap {_percent(level)}{self._sources.over}"
         return Estimate(value, value + min(0.0, low), value + max(0.0, high), self.n, method)
 
     def _value(self, statistic: Callable[[Floats], Floats]) -> float:

@@ -59,7 +59,7 @@ def explain(error: ValidationError, data: dict[str, Any], schema: type[BaseModel
         if item["type"] in ("union_tag_invalid", "union_tag_not_found"):
             key = (*key, item["ctx"]["discriminator"].strip("'"))
         messages.setdefault(key, []).append(_message(cast(dict[str, Any], item), key, schema))
-    return [f"{places.of(key)}: {_joined(parts)}" for key, parts in messages.items()]
+    return [": ".join(filter(None, (places.of(key), _joined(parts)))) for key, parts in messages.items()]
 
 
 def overlooked(value: Any, raw: Any, key: Key = ()) -> Iterator[tuple[Key, str]]:

@@ -76,6 +76,14 @@ def locate(app: App, config: RunConfig, options: RunOptions | None = None, name:
     return records.find(Path(wanted))
 
 
+def named(app: App, config: RunConfig) -> list[RunDir]:
+    """All runs of the configuration's name, the newest first."""
+    from shared_core import records
+
+    series = records.series(config.paths.runs / app.package, config.name or DEFAULT_NAME)
+    return [records.RunDir(path) for _, path in sorted(series, reverse=True) if path.is_dir()]
+
+
 def trained(app: App, config: RunConfig) -> RunDir:
     """The run that `train` has worked on with this configuration. Raises UserError where there is none."""
     from shared_core import records

@@ -182,7 +182,16 @@ class Config(RunConfig):
     def without_folds(self, name: str) -> tuple[str, ...]:
         """Names of a base model's copies that are trained without fold 0, 1, ...; empty where there are none."""
         wanted = self.stacking
-        return tuple(f"{name}.fold{k}" for k in range(wanted.folds)) if wanted.protocol == "out_of_fold" else ()
+        needed = wanted.protocol == "out_of_fold" and name in self.stacked()
+        return tuple(f"{name}.fold{k}" for k in range(wanted.folds)) if needed else ()
+
+    def stacked(self) -> tuple[str, ...]:
+        """Names of the base models that stage 4 combines."""
+        if self.stacking.models:
+            return self.stacking.models
+        if self.seeds:
+            return tuple(self.bases())
+        return tuple(name for name, member in self.models.items() if member.stage in (2, 3))
 
     def bases(self) -> dict[str, Config]:
         """`singles` without those that were trained without a fold."""

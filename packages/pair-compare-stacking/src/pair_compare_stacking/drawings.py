@@ -12,6 +12,7 @@ from shared_core import figures, metrics
 
 WORST_SHOWN = 12
 MOST_SHOWN = 12  # models in a figure
+COLOURS = "The colours run from the smallest to the largest number shown."
 
 
 def of_split(outcome: Outcome, folder: Path) -> list[Path]:
@@ -83,21 +84,20 @@ def worst(outcome: Outcome, folder: Path) -> Path:
 
 
 def of_models(logit_NM: np.ndarray, models: list[str], y: np.ndarray, split: str, folder: Path) -> list[Path]:
-    """How alike M models answer, and how alike they err; nothing where they are too many for a figure."""
-    if len(models) > MOST_SHOWN:
+    """How alike M models answer, and how alike they err; nothing of one, or of too many for a figure."""
+    if not 1 < len(models) <= MOST_SHOWN:
         return []
-    agreement = stacking.agreement(logit_NM)
+    agreement = _beside_diagonal(stacking.agreement(logit_NM))
     drawn = [
         figures.heatmap(
             agreement,
             models,
             folder / f"{split}_agreement.png",
             title=f"Agreement on {split}",
-            caption=f"Share of the pairs of {split} that two models answer alike.",
-            limits=_beside_diagonal(agreement),
+            caption=f"Share of the pairs of {split} that two models answer alike. {COLOURS}",
         )
     ]
-    correlation = stacking.error_correlation(logit_NM, y)
+    correlation = _beside_diagonal(stacking.error_correlation(logit_NM, y))
     if np.isfinite(correlation).any():
         drawn.append(
             figures.heatmap(
@@ -106,18 +106,15 @@ def of_models(logit_NM: np.ndarray, models: list[str], y: np.ndarray, split: str
                 folder / f"{split}_error_correlation.png",
                 title=f"Correlation of errors on {split}",
                 caption=f"Pearson's correlation, over the pairs of {split}, of whether two models are wrong. The lower "
-                "it is, the more there is to gain by combining them. Blank: a model that is never wrong.",
-                limits=_beside_diagonal(correlation),
+                f"it is, the more there is to gain by combining them. {COLOURS}",
             )
         )
     return drawn
 
 
-def _beside_diagonal(matrix: np.ndarray) -> tuple[float, float] | None:
-    """The smallest and the largest number between different models: the ones on the diagonal would hide the rest."""
-    others = matrix[~np.eye(len(matrix), dtype=bool)]
-    others = others[np.isfinite(others)]
-    return (float(others.min()), float(others.max())) if len(others) else None
+def _beside_diagonal(matrix: np.ndarray) -> np.ndarray:
+    """Without the ones of every model with itself, which would take the colours from the rest."""
+    return np.where(np.eye(len(matrix), dtype=bool), np.nan, matrix)
 
 
 def _truth(outcome: Outcome, row: int) -> str:

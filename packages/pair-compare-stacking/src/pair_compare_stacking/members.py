@@ -76,7 +76,7 @@ class MembersTask(Task):
         return total, {"accuracy": torch.stack(accuracies).mean(), **logs}
 
     def made_from(self) -> dict[str, dict[str, str]]:
-        return self.material.made_from()
+        return {key: about for task in self.tasks.values() for key, about in task.made_from().items()}
 
     def warnings(self) -> list[str]:
         return self.material.warnings()

@@ -104,21 +104,23 @@ def find_models(app: App, config: Config) -> dict[str, Path]:
 
     Raises UserError that names what is missing, and how it is made.
     """
-    wanted = config.stacking.models or tuple(
-        name for name in config.bases() if config.seeds or config.models[name].stage in (2, 3)
-    )
+    wanted = config.stacked()
     if len(wanted) < 2:
         raise UserError("stacking.models: fewer than two base models; name them, or use --config ten")
-    found, bases = _find(app, config, wanted, saved.FOLDER), config.bases()
+    found = _find(app, config, wanted, saved.FOLDER)
     for name, path in found.items():
-        then, now = saved.read_config(path), bases.get(name)
-        changed = [] if now is None else configuration.differences(_science(then), _science(now))
-        if changed:
+        if changed := _changed(config, name, path):
             raise UserError(
                 f"{path}: was trained with other settings ({'; '.join(changed)}); use those, or train it anew under "
                 "another --name"
             )
     return found
+
+
+def _changed(config: Config, name: str, path: Path) -> list[str]:
+    """In what a saved model differs from what the configuration says about a model of that name."""
+    now = config.singles().get(name)
+    return [] if now is None else configuration.differences(_science(saved.read_config(path)), _science(now))
 
 
 def _science(config: Config) -> Config:
@@ -152,26 +154,35 @@ def find_without_folds(app: App, config: Config, bases: Iterable[str]) -> dict[i
 
 
 def _find(app: App, config: Config, wanted: Sequence[str], folder: str) -> dict[str, Path]:
-    """Saved models in a folder of the run NAME or of its stages."""
-    found: dict[str, Path] = {}
-    for stage in (None, *stages.TRAINED):
-        try:
-            run = stages.run_of(app, config, stage) if stage else runs.locate(app, config)
-        except UserError:
-            continue
-        if run.read_status().get("state") == "finished" and saved.read_config(run.path).singles():
-            saved.of(run)
-            found |= {path.parent.name: path.parent for path in (run.path / folder).glob("*/config.yaml")}
+    """Saved models in a folder of the run NAME or of its stages: the newest of the configuration's settings, or else
+    the newest."""
+    found: dict[str, list[Path]] = {}
+    for stage in (*reversed(stages.TRAINED), None):
+        for run in stages.runs_of(app, config, stage):
+            if run.read_status().get("state") == "finished" and saved.read_config(run.path).singles():
+                saved.of(run)
+                for path in sorted((run.path / folder).glob("*/config.yaml")):
+                    found.setdefault(path.parent.name, []).append(path.parent)
     if missing := [name for name in wanted if name not in found]:
-        base = missing[0] if folder == saved.FOLDER else missing[0].rpartition(".fold")[0]
-        stage = config.models[base].stage if base in config.models else None
-        how = f"--stage {stage}" if stage else "this configuration"
-        meant = "" if base in config.bases() else did_you_mean(base, list(config.bases()))
-        raise UserError(
-            f"base models {', '.join(missing)}{meant}: missing, or not finished; train them first ({how}), under the "
-            f"name {config.name or runs.DEFAULT_NAME}"
-        )
-    return {name: found[name] for name in wanted}
+        _refuse_missing(config, missing, folder)
+    return {
+        name: next((path for path in found[name] if not _changed(config, name, path)), found[name][0])
+        for name in wanted
+    }
+
+
+def _refuse_missing(config: Config, missing: list[str], folder: str) -> None:
+    base = missing[0] if folder == saved.FOLDER else missing[0].rpartition(".fold")[0]
+    known = list(config.bases())
+    if base not in known:
+        there = f"there are {', '.join(known)}" if known else "the configuration names none"
+        raise UserError(f"stacking.models: {base}: no such model{did_you_mean(base, known)}; {there}")
+    stage = config.models[base].stage if base in config.models else None
+    how = f"--stage {stage}" if stage else "this configuration"
+    raise UserError(
+        f"base models {', '.join(missing)}: missing, or not finished; train them first ({how}), under the name "
+        f"{config.name or runs.DEFAULT_NAME}"
+    )
 
 
 def draw(config: Config) -> Pairs:
@@ -234,11 +245,25 @@ def _keep(app: App, config: Config, paths: dict[str, Path]) -> RunDir:
         run.write_config(configuration.to_yaml(config.model_copy(update={"name": name})))
         if not run.read_run():
             run.write_run({"package": app.package, "module": app.module, **runs.origin(app)})
-        folder = run.path / saved.FOLDER
-        if any(path.parent != folder for path in paths.values()):
-            with files.atomic_dir(folder) as temporary:
-                for model, path in paths.items():
-                    shutil.copytree(path, temporary / model)
+        _gather(run.path / saved.FOLDER, paths)
     finally:
         run.close()
     return run
+
+
+def _gather(folder: Path, paths: dict[str, Path]) -> None:
+    """Copy models into `folder`. One that is there already stays as it is, with what was made of it since."""
+    for model, path in paths.items():
+        there = folder / model
+        if there != path and _content(there) != _content(path):
+            with files.atomic_dir(there) as temporary:
+                shutil.copytree(path, temporary, dirs_exist_ok=True)
+    for other in [path for path in folder.iterdir() if path.is_dir() and path.name not in paths]:
+        if all(path.parent != folder for path in paths.values()):  # else it was trained here
+            files.remove(other)
+
+
+def _content(folder: Path) -> list[str]:
+    """What makes a saved model the one that it is."""
+    names = ("config.yaml", saved.WEIGHTS, saved.TRAINED_ON)
+    return [files.sha256(folder / name) for name in names if (folder / name).is_file()]

@@ -50,7 +50,7 @@ def _stage(app: App, config: Config, stage: str, only: tuple[str, ...]) -> int:
         there = f"its models have stages {', '.join(known)}" if known else "it names no models; try --config ten"
         raise UserError(f"--stage {stage}: the configuration has no model of this stage; {there}")
     chosen = _only(chosen, only)
-    done = finished(app, chosen)
+    done = finished(app, chosen) or finished(app, chosen.model_copy(update={"name": config.name}))
     if done is not None and config.training.resume == "auto":
         message(f"stage {stage}: finished before: {done.path}")
         return 0
@@ -60,6 +60,11 @@ def _stage(app: App, config: Config, stage: str, only: tuple[str, ...]) -> int:
 def stage_name(config: Config, stage: str) -> str:
     """Name of the run in which a stage is trained."""
     return f"{config.name or runs.DEFAULT_NAME}-stage{stage}"
+
+
+def runs_of(app: App, config: Config, stage: str | None) -> list[RunDir]:
+    """The runs of a stage, or of the configuration itself; the newest first."""
+    return runs.named(app, config.model_copy(update={"name": stage_name(config, stage)}) if stage else config)
 
 
 def run_of(app: App, config: Config, stage: str) -> RunDir:
@@ -86,15 +91,13 @@ def _only(config: Config, names: tuple[str, ...]) -> Config:
 
 
 def finished(app: App, config: Config) -> RunDir | None:
-    """The finished run of that name, configuration and length, if the newest one is."""
-    try:
-        found = runs.locate(app, config)
-    except UserError:
-        return None
-    if found.read_status().get("state") != "finished":
-        return None
+    """The newest finished run of that name, configuration and length, if there is one."""
     from pair_compare_stacking import saved
 
-    stored = saved.read_config(found.path)  # with the defaults of settings that are newer than the run
-    longer = stored.training.epochs != config.training.epochs
-    return None if longer or configuration.differences(stored, config) else found
+    for run in runs.named(app, config):
+        if run.read_status().get("state") != "finished" or not (run.path / "config.yaml").is_file():
+            continue
+        stored = saved.read_config(run.path)  # with the defaults of settings that are newer than the run
+        if stored.training.epochs == config.training.epochs and not configuration.differences(stored, config):
+            return run
+    return None

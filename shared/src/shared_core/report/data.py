@@ -32,11 +32,17 @@ class RunData:
     label: str  # the run's name, longer where several runs of one report share it
     yaml: str
     config: dict[str, Any]  # dotted key -> value
+    models: dict[str, list[str]]  # of a configuration with several models: what each sets for itself
     info: dict[str, Any]
     status: dict[str, Any]
     rows: list[dict[str, Any]]
     evaluations: dict[str, dict[str, Any]]
     warnings: list[str]
+
+    @property
+    def has_models(self) -> bool:
+        """Whether the run keeps several models, each by itself."""
+        return self.run.models.is_dir()
 
     @property
     def split(self) -> str | None:
@@ -76,7 +82,10 @@ class RunData:
     def summary(self) -> list[tuple[str, str]]:
         """How training went, in a few facts."""
         last = self.rows[-1] if self.rows else {}
-        facts = [("state", str(self.status.get("state", "unknown"))), ("optimizer steps", f"{last.get('step', 0):,}")]
+        facts = [("state", str(self.status.get("state", "unknown")))]
+        if not self.rows and self.has_models:
+            return [*facts, ("training", "none of its own: its models come from other runs")]
+        facts.append(("optimizer steps", f"{last.get('step', 0):,}"))
         if "epoch" in last:
             facts.append(("epochs", f"{last['epoch']:g}"))
         if "elapsed_s" in last:
@@ -98,17 +107,30 @@ def load(path: Path, label: str | None = None) -> RunData:
     run = records.find(path)
     config = run.path / "config.yaml"
     yaml = config.read_text(encoding="utf-8", errors="replace") if config.is_file() else ""
+    settings = yamlfile.read(config).data if yaml else {}
     return RunData(
         run=run,
         label=label or run.name,
         yaml=yaml,
-        config=flatten(yamlfile.read(config).data) if yaml else {},
+        config=flatten(settings),
+        models=_own_settings(settings.get("models")),
         info=run.read_run(),
         status=run.read_status(),
         rows=records.read_metrics(run.path),
         evaluations=records.read_evaluations(run),
         warnings=[_readable_time(line) for line in records.read_warnings(run)],
     )
+
+
+def _own_settings(models: Any) -> dict[str, list[str]]:
+    """What each of several models sets for itself, as ``model.architecture fpn``."""
+    if not isinstance(models, Mapping):
+        return {}
+    return {
+        str(name): [f"{key} {text(value)}" for key, value in flatten(own).items() if value not in (None, {}, [])]
+        for name, own in models.items()
+        if isinstance(own, Mapping)
+    }
 
 
 def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

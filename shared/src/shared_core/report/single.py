@@ -121,12 +121,13 @@ def _headline(run: RunData, wanted: str) -> Headline | None:
         )
     if not verdicts:
         verdicts.append(Remark("no baseline to compare with: the number alone says little", "muted"))
+    several = run.has_models
     seeds = int(evaluation.get("seeds", 1))
     detail = [
         f"n = {estimate.n:,}" if estimate.n else "",
         estimate.method,
-        f"checkpoint {evaluation['checkpoint']}" if "checkpoint" in evaluation else "",
-        "one seed" if seeds == 1 else f"{seeds} seeds",
+        f"{'answer' if several else 'checkpoint'}: {evaluation['checkpoint']}" if "checkpoint" in evaluation else "",
+        "" if several else "one seed" if seeds == 1 else f"{seeds} seeds",
     ]
     return Headline(f"{metric} on {split}", estimate, " · ".join(filter(None, detail)), candidates, verdicts)
 
@@ -136,6 +137,9 @@ def _what_was_run(run: RunData) -> list[Block]:
     for section in ("model.", "data."):
         keys += [key for key, value in run.config.items() if key.startswith(section) and value is not None]
     blocks: list[Block] = [Facts([(key, data.text(run.config[key])) for key in keys[:MOST_FACTS]])] if keys else []
+    if run.models:
+        rows = [[Cell(name), Cell(", ".join(own))] for name, own in run.models.items()]
+        blocks.append(Table(["model", "its own settings"], rows, "Several models, each the above but for this"))
     if run.command:
         blocks.append(Code(run.command))
     if run.yaml:

@@ -139,7 +139,8 @@ def test_root_is_read_only_and_the_network_cut_off(engine: Engine, tiny: str) ->
         "echo > /workspace/data/x && exit 3; id -u"
     )
     result = engine.run(tiny, [script], shell())
-    assert (result.code, result.logs.splitlines()[-1]) == (0, "1000")
+    assert result.code == 0, result.logs
+    assert "1000" in result.logs.splitlines()  # an engine may deliver the complaint, from the other stream, after it
     assert engine.run(tiny, ["[ -e /sys/class/net/eth0 ]"], shell(network="bridge")).code == 0
 
 

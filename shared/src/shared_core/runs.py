@@ -68,7 +68,9 @@ def locate(app: App, config: RunConfig, options: RunOptions | None = None, name:
         return records.find(Path(options.checkpoint))
     home = config.paths.runs / app.package
     if wanted is None:
-        return records.RunDir(_newest(home, config.name or DEFAULT_NAME, app))
+        if not (found := named(app, config)):
+            raise _no_run(home, config.name or DEFAULT_NAME, app)
+        return found[0]
     if (home / wanted).is_dir() and "/" not in wanted:
         return records.find(home / wanted)
     if "/" not in wanted and not Path(wanted).exists():
@@ -258,15 +260,6 @@ def _initialise(run: RunDir, config: RunConfig, model: nn.Module) -> dict[str, s
 
 def _has_checkpoints(run: RunDir) -> bool:
     return any(run.checkpoints.glob("step-*/manifest.json"))
-
-
-def _newest(home: Path, name: str, app: App) -> Path:
-    from shared_core import records
-
-    found = [(number, path) for number, path in records.series(home, name) if path.is_dir()]
-    if not found:
-        raise _no_run(home, name, app)
-    return max(found)[1]
 
 
 def _no_run(home: Path, name: str, app: App) -> UserError:

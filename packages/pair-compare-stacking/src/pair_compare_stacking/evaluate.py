@@ -50,7 +50,7 @@ def run(app: App, config: Config, options: EvaluateOptions) -> int:
         raise UserError(f"--all-models: {who.run.path} has one model only; leave the flag out")
     folder = prepare.require(config)
     runtime = Runtime.start(config.runtime, config.seed)
-    splits = _splits(folder, options.split, config.data.source == prepare.GIVEN)
+    splits = _splits(folder, options.split, config.data.is_given)
     trees = fit_baseline(config, folder) if options.baseline and runtime.is_main else None
     found: dict[str, dict[str, Any]] = {}
     for name in splits:
@@ -161,7 +161,7 @@ def fit_baseline(config: Config, folder: Path) -> baseline.TreesBaseline | None:
 
     None for ready files of pairs whose digits are unknown."""
     pairs = PairNPZDataset(folder / "train.npz")
-    if pairs.digits is None and config.data.source == prepare.GIVEN:
+    if pairs.digits is None and config.data.is_given:
         message("no baseline: it learns digits, and which ones the pairs show is unknown")
         return None
     message("fitting the baseline")

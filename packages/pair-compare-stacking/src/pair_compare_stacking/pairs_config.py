@@ -60,11 +60,16 @@ class Data(Section):
     )
 
     @property
+    def is_given(self) -> bool:
+        """Whether there are ready files of pairs, and not the digits that they were made of."""
+        return self.source == "pairs"
+
+    @property
     def folder(self) -> str:
         """Name of the prepared set's folder."""
         if self.name is not None:
             return self.name
-        if self.source == "pairs":
+        if self.is_given:
             return self.source
         known = self.source if self.source in ("digits", "mnist") else "custom"
         return f"{known}-{self.protocol}"

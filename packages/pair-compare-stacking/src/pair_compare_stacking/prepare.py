@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 PACKAGE = "pair-compare-stacking"
 GENERATOR = 1  # raise it when the same settings give other files
 VAL_SHARE = 1 / 6  # of the train pool's images, under protocol disjoint
-GIVEN = "pairs"  # the source of who has files of pairs, and not the digits that they were made of
 RECORD = "prepare.json"
 POOL, WITHHELD = "pool.npz", "pool_withheld.npz"
 LABELS = "test_public_labels.csv"
@@ -67,7 +66,7 @@ def prepare(data: Data, folder: Path, bar: bool = True) -> dict[str, Any]:
 
     Raises UserError for an unusable source, a folder with files of pairs that `prepare` did not write, and a full disk.
     """
-    if data.source == GIVEN:
+    if data.is_given:
         from pair_compare_stacking import given
 
         return given.take(data, folder)

@@ -190,7 +190,7 @@ def draw(config: Config) -> Pairs:
 
     Raises UserError where none were withheld, or too few for so many folds.
     """
-    if config.data.source == prepare.GIVEN:
+    if config.data.is_given:
         raise UserError(
             "stacking.protocol: source pairs has no digits that could be withheld; train with --stacking.protocol "
             "out_of_fold"
@@ -258,9 +258,10 @@ def _gather(folder: Path, paths: dict[str, Path]) -> None:
         if there != path and _content(there) != _content(path):
             with files.atomic_dir(there) as temporary:
                 shutil.copytree(path, temporary, dirs_exist_ok=True)
+    if any(path.parent == folder for path in paths.values()):
+        return  # the others were trained here as well
     for other in [path for path in folder.iterdir() if path.is_dir() and path.name not in paths]:
-        if all(path.parent != folder for path in paths.values()):  # else it was trained here
-            files.remove(other)
+        files.remove(other)
 
 
 def _content(folder: Path) -> list[str]:

@@ -60,7 +60,7 @@ class Material:
             raise UserError(f"{folder / 'val.npz'}: has no labels; prepare the set again")
         if config.stream.kind == "file":
             return cls(config, runtime, val, None, PairNPZDataset(folder / "train.npz"))
-        if config.data.source == prepare.GIVEN:
+        if config.data.is_given:
             raise UserError(
                 "stream.kind: source pairs has no single digits to make pairs of; add --stream.kind file (and, for "
                 "stage 4, --stacking.protocol out_of_fold)"

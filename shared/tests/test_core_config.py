@@ -142,6 +142,48 @@ def test_every_wrong_item_of_a_flag_has_its_line(presets: Path) -> None:
     ]
 
 
+class Ruled(Config):
+    """With a rule about the whole, and a list that may not be empty."""
+
+    seeds: tuple[int, ...] = Field((1,), min_length=1)
+
+    @model_validator(mode="after")
+    def _seeds_differ(self) -> "Ruled":
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError("seeds: names one twice")
+        return self
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ({"data.shares": [0.5, 0.6]}, "--data.shares: shares must add up to 1"),
+        ({"data.shares": [0.5, 0.6], "data.limit": 3}, "--data.shares, --data.limit: shares must add up to 1"),
+        ({"seeds": [4, 4]}, "--seeds: names one twice"),
+        ({"seeds": ["x"]}, "--seeds: must be a whole number, not 'x'"),
+        ({"seeds": []}, "--seeds: tuple must have at least 1 item after validation, not 0, not []"),
+        ({"optimizer.betas": [0.9]}, "--optimizer.betas: must be float,float; value 2 is missing"),
+    ],
+)
+def test_a_broken_rule_is_the_fault_of_the_flag(write: Any, presets: Path, overrides: Any, said: str) -> None:
+    """And not of the line of the file in which its section stands."""
+    file = write("data: {source: digits}\noptimizer: {lr: 0.1}\nseeds: [1, 2]\n")
+    with pytest.raises(UserError) as error:
+        config.load(Ruled, file, presets, overrides)
+    assert str(error.value).splitlines() == [said]
+
+
+def test_a_broken_rule_of_a_file_has_its_line(write: Any, presets: Path) -> None:
+    file = write("optimizer: {lr: 0.1}\nseeds: [1, 1]\ndata: {shares: [1, 1]}\n")
+    with pytest.raises(UserError) as error:
+        config.load(Ruled, file, presets, {"data.limit": "all"} | {"optimizer.lr": 0.2})
+    assert str(error.value) == "--data.limit: shares must add up to 1"  # the flags below it come first, right or wrong
+    with pytest.raises(UserError, match=r":3: data: shares must add up to 1$"):
+        config.load(Ruled, file, presets, {"optimizer.lr": 0.2})
+    with pytest.raises(UserError, match=r":2: seeds: names one twice$"):
+        config.load(Ruled, write("optimizer: {lr: 0.1}\nseeds: [1, 1]\n"), presets)
+
+
 def test_an_unknown_preset_names_the_near_one(presets: Path) -> None:
     with pytest.raises(UserError, match=r"no preset 'quick-rum' \(did you mean quick-run\?\); there are quick-run"):
         load("quick-rum", presets)
@@ -180,7 +222,7 @@ def test_everything_wrong_is_said_at_once(write: Any) -> None:
             "8: scheduler: is a section with its own keys (name, warmup_steps, min_lr, factor, patience), not 'cosine'",
             "10: data.label: may not contain spaces",
             "11: data.classes.cat: must be a number, not 'heavy'",
-            "12: data.shares.1: is required",
+            "12: data.shares.1: must be float,float; value 2 is missing",
             "13: lr: no such setting (did you mean optimizer.lr?)",
             "--seed: must be greater than or equal to 0, not -1",
             "--runtime.device: must be auto, cpu, cuda or mps, not 'gpu' (did you mean cpu?)",

@@ -17,16 +17,24 @@ from hub_runs import REPO, make_run
 from hub_server import Hub
 from torch import nn
 
+from shared_core import config as configuration
 from shared_core import files, hub, hubnotes, publication, records, report, runs, tensorfile
 from shared_core.cli import App
 from shared_core.errors import UserError
 from shared_core.publisher import Publisher
 from shared_core.records import RunDir
 from shared_core.settings import Hub as Wanted
+from shared_core.settings import RunConfig, Training
 
 pytest_plugins = ("hub_fixtures",)
 
-CONFIG = {"seed": 7, "paths": {"data": "/elsewhere/data"}, "hub": {"repo": REPO}, "model": {"width": 2}}
+CONFIG = {
+    "seed": 7,
+    "paths": {"data": "/elsewhere/data"},
+    "hub": {"repo": REPO},
+    "model": {"width": 2},
+    "data": {"path": "/elsewhere/mnist.npz", "more": ["~/elsewhere/a.csv", "a/b.csv"]},
+}
 OF_A_MODEL = ("config.yaml", "metrics.json", "model.safetensors", "trained_on.npz")
 
 
@@ -81,11 +89,22 @@ def test_each_model_is_published_whole_and_nothing_else(server: Hub, several: Ru
 
 def test_configurations_of_models_say_nothing_of_this_machine(server: Hub, several: RunDir) -> None:
     hub.push(several.path, REPO)
-    expected = {"name": "fpn", "seed": 7, "model": {"width": 2}}
+    own_names = {"path": "mnist.npz", "more": ["a.csv", "a/b.csv"]}
+    expected = {"name": "fpn", "seed": 7, "model": {"width": 2}, "data": own_names}
     assert yaml.safe_load(published(server)["models/fpn/config.yaml"]) == expected
     about = json.loads(published(server)["models/fpn/metrics.json"])
     assert about["config"] == expected and np.isnan(about["best_val_acc"])
-    assert not [name for name, data in published(server).items() if b"/elsewhere" in data]
+    assert not [name for name, data in published(server).items() if b"elsewhere" in data]
+
+
+def test_weights_belong_to_a_configuration_wherever_its_files_lie() -> None:
+    here, there = (
+        RunConfig(training=Training(init_from="/here/w.safetensors")),
+        RunConfig(training=Training(init_from="w.safetensors")),
+    )
+    assert configuration.digest(here) == configuration.digest(there)
+    other = RunConfig(training=Training(init_from="/here/v.safetensors"))
+    assert configuration.digest(other) != configuration.digest(here)
 
 
 def test_card_says_which_models_there_are_and_what_was_measured(server: Hub, stacked: RunDir) -> None:

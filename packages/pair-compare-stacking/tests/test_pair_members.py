@@ -191,6 +191,32 @@ def test_what_a_model_began_with_counts_as_trained_on(home: Path) -> None:
         saved.write_sources(begun_with, np.array(sorted(before)))
 
 
+def test_a_run_to_begin_with_is_named_like_any_other(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(home, "train", "--name", "first", "--epochs", "1") == 0
+    assert run(home, "train", "--name", "second", "--epochs", "1", "--training.init_from", "first") == 0
+    known = json.loads(of_run(home, "second", "run.json").read_text())["init_from"]["source"]
+    assert known == str(of_run(home, "first").resolve())
+    assert saved.trained_on(of_run(home, "second")) == saved.trained_on(of_run(home, "first"))
+    capsys.readouterr()
+    assert run(home, "train", "--name", "third", "--training.init_from", "several") == 2
+    assert "; one of its models is several/models/fpn" in error(capsys)
+    several = ["--config", str(home / "several.yaml"), "--training.init_from", "first"]
+    assert run(home, "train", "--name", "third", *several) == 2
+    assert "; several models can begin with a run of the same ones alone" in error(capsys)
+    assert not of_run(home, "third").exists()
+
+
+def test_a_flag_that_models_override_is_said_to_be(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = ["--config", str(home / "several.yaml"), "--name", "varied", "--epochs", "1"]
+    assert run(home, "train", *config, "--only", "plain,fpn", "--model.attention", "se") == 0
+    assert "--model.attention: for the models that do not set it themselves; fusion_1.0 keep" in capsys.readouterr().err
+    every = {name: {**about, "seed": 1, "model": {"attention": "se"}} for name, about in MODELS.items()}
+    (home / "every.yaml").write_text(f"models: {json.dumps(every)}\n")
+    for flag, value in (("--model.attention", "cbam"), ("--seed", "3")):
+        assert run(home, "train", "--config", str(home / "every.yaml"), "--name", "every", flag, value) == 2
+        assert f"{flag}: has no effect: every model sets it itself" in error(capsys)
+
+
 def test_few_rows_of_a_file_are_enough_without_folds(home: Path) -> None:
     """Folds are for protocol out_of_fold alone; twelve rows in each would be too few."""
     assert run(home, "train", "--name", "file", "--stream.kind", "file", "--epochs", "1") == 0

@@ -9,7 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -114,14 +114,25 @@ def to_yaml(config: BaseModel) -> str:
 
 
 def digest(config: BaseModel, document: Mapping[str, Any] | None = None) -> str:
-    """SHA-256 over every setting that must not change when a run is resumed.
+    """SHA-256 over every setting that must not change when a run is resumed, wherever the files lie that it names.
 
     With `document`, from which `config` was read, over those that are in it: others are newer than it.
     """
     settings = _settings(to_dict(config))
     settings = settings if document is None else {key: settings[key] for key in _settings(document) if key in settings}
-    kept = {key: value for key, value in settings.items() if not _may_change(type(config), key)}
+    kept = {key: portable(value) for key, value in settings.items() if not _may_change(type(config), key)}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def portable(value: Any) -> Any:
+    """A setting, or a mapping of settings, in which files and folders have their own names alone: the same anywhere."""
+    if isinstance(value, Mapping):
+        return {key: portable(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [portable(inner) for inner in value]
+    if isinstance(value, str) and (value.startswith("~") or PurePath(value).is_absolute()):
+        return PurePath(value).name or value
+    return value
 
 
 def differences(old: BaseModel | Mapping[str, Any], new: BaseModel) -> list[str]:

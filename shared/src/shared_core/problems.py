@@ -25,6 +25,7 @@ _WANTED = {
     "tuple_type": "must be a list",
     "dict_type": "must be a mapping",
 }
+_RULES = ("value_error", "assertion_error")  # what a validator of ours has raised
 
 
 class Places:
@@ -33,6 +34,11 @@ class Places:
     def __init__(self, document: Document, flags: Mapping[Key, str]) -> None:
         self.document = document
         self.flags = flags  # key -> the flag as it was typed
+
+    def of_rule(self, key: Key) -> str:
+        """`of`, for a rule about several settings of the section `key`: the flags among them, if there are any."""
+        below = [flag for path, flag in self.flags.items() if key and path[: len(key)] == key]
+        return ", ".join(below) or self.of(key)
 
     def of(self, key: Key) -> str:
         """``--flag`` or ``file:line: key`` (or ``key`` alone where there is no file)."""
@@ -53,13 +59,22 @@ def dotted(key: Key) -> str:
 
 def explain(error: ValidationError, data: dict[str, Any], schema: type[BaseModel], places: Places) -> list[str]:
     """One line for each thing that is wrong, in the order pydantic found them."""
-    messages: dict[Key, list[str]] = {}
-    for item in error.errors(include_url=False):
-        key = _real_key(item["loc"], data, schema)
+    messages: dict[tuple[Key, str], list[str]] = {}
+    items = error.errors(include_url=False)
+    for item in items:
+        where = item["loc"]
+        if item["type"] == "too_short" and any(len(o["loc"]) > len(where) == _common(o["loc"], where) for o in items):
+            continue  # pydantic counts only the values that are right, and the wrong ones are named already
+        key = _real_key(where, data, schema)
         if item["type"] in ("union_tag_invalid", "union_tag_not_found"):
             key = (*key, item["ctx"]["discriminator"].strip("'"))
-        messages.setdefault(key, []).append(_message(cast(dict[str, Any], item), key, schema))
-    return [": ".join(filter(None, (places.of(key), _joined(parts)))) for key, parts in messages.items()]
+        message = _message(cast(dict[str, Any], item), key, schema)
+        place = places.of(key)
+        if item["type"] in _RULES:
+            named, rest = _named(message, schema) if not key else ((), message)
+            place, message = (places.of(named), rest) if named else (places.of_rule(key), message)
+        messages.setdefault((key, place), []).append(message)
+    return [": ".join(filter(None, (place, _joined(parts)))) for (_, place), parts in messages.items()]
 
 
 def overlooked(value: Any, raw: Any, key: Key = ()) -> Iterator[tuple[Key, str]]:
@@ -79,6 +94,17 @@ def overlooked(value: Any, raw: Any, key: Key = ()) -> Iterator[tuple[Key, str]]
         yield key, f"must be a number, not {str(raw).lower()}"
     elif isinstance(value, float) and not math.isfinite(value):
         yield key, f"must be a finite number, not {value}"
+
+
+def _common(one: tuple[int | str, ...], other: tuple[int | str, ...]) -> int:
+    """How many parts two places have in common, from the front."""
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
+def _named(message: str, schema: type[BaseModel]) -> tuple[Key, str]:
+    """The setting that a rule about the whole configuration begins its message with, and the rest; () without one."""
+    name, colon, rest = message.partition(": ")
+    return (tuple(name.split(".")), rest) if colon and name in fields.leaves(schema) else ((), message)
 
 
 def _real_key(loc: tuple[int | str, ...], data: Any, schema: type[BaseModel]) -> Key:
@@ -103,6 +129,8 @@ def _message(item: dict[str, Any], key: Key, schema: type[BaseModel]) -> str:
     sections = fields.sections(schema)
     leaf = all_leaves.get(dotted(key))
     nullable = " (or null)" if leaf is not None and leaf.nullable and value is not None else ""
+    if kind == "missing" and key and isinstance(key[-1], int) and (whole := all_leaves.get(dotted(key[:-1]))):
+        return f"must be {whole.type_text}; value {key[-1] + 1} is missing"
     if kind == "missing":
         return "is required" + (f" ({leaf.description})" if leaf is not None and leaf.description else "")
     if kind == "extra_forbidden":
@@ -120,7 +148,7 @@ def _message(item: dict[str, Any], key: Key, schema: type[BaseModel]) -> str:
     if kind in ("literal_error", "enum"):
         choices = str(context.get("expected", "")).replace("'", "")
         return f"must be {choices}{nullable}, not {_shown(value)}{_choice(value, leaf)}"
-    if kind in ("value_error", "assertion_error"):
+    if kind in _RULES:
         return str(context.get("error", item["msg"]))
     message = str(item["msg"]).removeprefix("Input ").removeprefix("Value ").replace("should", "must", 1)
     if isinstance(value, dict | BaseModel):

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from shared_core import card, files, manifest, records, runs, tensorfile, weights, yamlfile
+from shared_core import config as configuration
 from shared_core.errors import UserError
 
 _OF_A_MODEL = ("config.yaml", "model.safetensors", "trained_on.npz")
@@ -186,7 +187,7 @@ def _copy(path: Path, to: Path) -> None:
 
 
 def _portable(config: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in config.items() if key not in _OF_THIS_MACHINE}
+    return configuration.portable({key: value for key, value in config.items() if key not in _OF_THIS_MACHINE})
 
 
 def copy_verified(source: Path, folder: Path, what: str) -> None:

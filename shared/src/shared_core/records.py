@@ -70,7 +70,7 @@ class RunDir:
             run._start()
         except UserError:
             if new:
-                run._remove_empty()
+                run.discard()
             raise
         return run
 
@@ -125,9 +125,11 @@ class RunDir:
     def _folders(self) -> tuple[Path, ...]:
         return self.checkpoints, self.figures, self.predictions, self.evaluation
 
-    def _remove_empty(self) -> None:
+    def discard(self) -> None:
+        """Take away a run that never came to begin: what marks it as one, and its folders as far as they are empty."""
         self.close()
         with contextlib.suppress(OSError):
+            (self.path / "status.json").unlink(missing_ok=True)
             (self.path / ".lock").unlink(missing_ok=True)
             for folder in (*self._folders(), self.path):
                 if folder.is_dir():

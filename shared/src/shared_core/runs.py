@@ -94,6 +94,11 @@ def trained(app: App, config: RunConfig) -> RunDir:
     return locate(app, config) if resumed in ("auto", "never") else records.find(Path(resumed))
 
 
+def meant(home: Path, source: str) -> Path | None:
+    """What a setting means: a run among those in `home`, by its name, or else a file or folder; None: neither."""
+    return next((path for path in (home / source, Path(source)) if path.exists()), None)
+
+
 def checkpoint(run: RunDir, which: str) -> Path:
     """Folder with the weights of the best or the latest checkpoint of a run, or of the one at a path."""
     from shared_core.checkpoint import Checkpoints
@@ -141,12 +146,13 @@ def open_for_training(
     config = config.model_copy(update={"name": name})
     if runtime.is_main:
         run = records.RunDir.open(config.paths.runs, app.package, name, config.training.resume)
+        begins = not (run.path / "config.yaml").exists()
         try:
             _refuse_other_configuration(run, config)
             _refuse_other_ingredients(run, made_from or {})
             if config.training.resume not in ("auto", "never"):
                 Checkpoints(run.checkpoints).find(config.training.resume)  # refused before anything is written
-            initial = None if model is None else _initialise(run, config, model)
+            initial = None if model is None else _initialise(run, config, model, several)
             run.write_config(configuration.to_yaml(config))
             run.status("running")
             command = [app.command, *sys.argv[1:]]
@@ -156,6 +162,8 @@ def open_for_training(
             about |= {"several": True} if several else {}
             run.write_run({**about, **origin(app), **runtime.describe()})
         except UserError:
+            if begins:
+                run.discard()  # a start that was refused leaves nothing that a later one would have to name
             run.close()
             raise
         path = str(run.path)
@@ -234,28 +242,38 @@ def _refuse_other_ingredients(run: RunDir, made_from: Mapping[str, Mapping[str, 
             )
 
 
-def _initialise(run: RunDir, config: RunConfig, model: nn.Module) -> dict[str, str] | None:
+def _initialise(run: RunDir, config: RunConfig, model: nn.Module, several: bool) -> dict[str, str] | None:
     """Load `training.init_from` into the model of a run that begins; what was loaded, for run.json."""
     from shared_core import files, hub, manifest, weights
 
     source = config.training.init_from
     if source is None or manifest.newest_good(run.checkpoints)[0] is not None:
         return None
-    try:
-        if Path(source).exists():
-            weights.load_strictly(model, weights.load_weights(Path(source)), source)
-            return {"source": str(Path(source).resolve())}
-        if "@" not in source:
-            raise UserError(
-                f"training.init_from: {source}: no such run, checkpoint or file; for one on the Hub write "
-                "OWNER/NAME@REVISION"
-            )
-        file, version = hub.weights(source)
-        weights.load_strictly(model, weights.load_weights(file), source)
-        return {"source": source, "commit": version, "sha256": files.sha256(file)}
-    except UserError as error:
-        run.status("failed", reason=str(error))
-        raise
+    path = meant(run.path.parent, source)
+    if path is not None:
+        try:
+            weights.load_strictly(model, weights.load_weights(path), source)
+        except UserError as error:
+            raise UserError(f"training.init_from: {error}{_instead(path, source, several)}") from error
+        return {"source": str(path.resolve())}
+    if "@" not in source:
+        raise UserError(
+            f"training.init_from: {source}: no such run, checkpoint or file; for one on the Hub write "
+            "OWNER/NAME@REVISION"
+        )
+    file, version = hub.weights(source)
+    weights.load_strictly(model, weights.load_weights(file), source)
+    return {"source": source, "commit": version, "sha256": files.sha256(file)}
+
+
+def _instead(path: Path, source: str, several: bool) -> str:
+    """What else to begin with, where the weights of `source` do not fit."""
+    from shared_core import records
+
+    if several:
+        return "; several models can begin with a run of the same ones alone: leave it out, or train one by itself"
+    saved = sorted(folder.name for folder in (path / records.MODELS).glob("*/"))
+    return f"; one of its models is {source}/{records.MODELS}/{saved[0]}" if saved else ""
 
 
 def _has_checkpoints(run: RunDir) -> bool:

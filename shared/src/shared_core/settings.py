@@ -45,7 +45,9 @@ class Training(Section):
         0, ge=0, description="optimizer steps that may be skipped for a non-finite gradient before the run stops"
     )
     init_from: str | None = Field(
-        None, description="weights to begin with: a run, a checkpoint, a .safetensors file, or OWNER/NAME@REVISION"
+        None,
+        description="weights to begin with: a run's name or folder, a checkpoint, a .safetensors file, or "
+        "OWNER/NAME@REVISION",
     )
     dry_run: bool = resumable(True, description="one forward and backward pass before the first step")
     resume: str = resumable("auto", description="auto, never, or the path of a checkpoint")

@@ -38,6 +38,7 @@ APP = App(
             "pair_compare_stacking.stages:run",
             "train one model, several together, or the stages of an ensemble; ends with a report",
             options="pair_compare_stacking.config:TrainOptions",
+            wants_split=True,
         ),
         Verb(
             "evaluate",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
-from pair_compare_stacking.config import Config, TrainOptions
+from pair_compare_stacking.config import Config, Member, TrainOptions
 from shared_core import config as configuration
 from shared_core import runs, verbs
 from shared_core.cli import App
 from shared_core.errors import UserError
+from shared_core.flags import Split
 from shared_core.progress import message
 from shared_core.records import RunDir
 
@@ -16,8 +18,10 @@ TRAINED = ("1", "2", "3")
 SEEDS = "3"  # the stage of several seeds of one model
 
 
-def run(app: App, config: Config, options: TrainOptions) -> int:
-    """Train what the options say; exit status as of the core's `train`."""
+def run(app: App, config: Config, options: TrainOptions, line: Split | None = None) -> int:
+    """Train what the options say; exit status as of the core's `train`. `line`: the flags as they were typed."""
+    if line is not None:
+        _say_what_reaches_no_model(config, line.config.spelled)
     if options.stage is None:
         return verbs.train(app, _only(config, options.only), None)
     if options.only and options.stage in ("4", "all"):
@@ -40,6 +44,23 @@ def run(app: App, config: Config, options: TrainOptions) -> int:
         if status:
             return status
     return 0
+
+
+def _say_what_reaches_no_model(config: Config, spelled: Mapping[str, str]) -> None:
+    """A flag for all models changes nothing in those that set the same themselves."""
+    for key, flag in spelled.items():
+        own = [name for name, member in config.models.items() if _sets(member, key)]
+        if own and len(own) == len(config.models):
+            raise UserError(f"{flag}: has no effect: every model sets it itself; change it in the file, under models")
+        if own:
+            message(f"{flag}: for the models that do not set it themselves; {', '.join(own)} keep their own")
+
+
+def _sets(member: Member, key: str) -> bool:
+    section, _, name = key.rpartition(".")
+    if not section:
+        return key == "seed" and member.seed is not None
+    return section in ("model", "loss", "augment") and name in getattr(member, section)
 
 
 def _stage(app: App, config: Config, stage: str, only: tuple[str, ...]) -> int:

@@ -39,6 +39,9 @@ def every_model(
         right = (p >= 0.5) == (y == 1)
         row: dict[str, Any] = {"model": name, "accuracy": metrics.proportion(right, sources, UNIT).as_dict()}
         for word, reference in right_of.items():
+            if p is beside[word]:
+                row |= {f"less the {word}": "", f"p ({word})": ""}  # itself
+                continue
             row[f"less the {word}"] = metrics.paired_difference(reference, right, sources, UNIT).as_dict()
             row[f"p ({word})"] = float(f"{metrics.mcnemar(reference, right):.2g}")
         rows.append(row | {"ECE": round(metrics.expected_calibration_error(p, y), 4)})

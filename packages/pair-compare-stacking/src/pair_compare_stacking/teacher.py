@@ -23,7 +23,7 @@ from pair_compare_stacking.model import PairModel, Prediction
 from pair_compare_stacking.pairs_config import Data
 from pair_compare_stacking.stackers import Blend, Logistic, Stacker
 from pair_compare_stacking.subject import Several, Single
-from shared_core import files, records
+from shared_core import files, records, runs
 from shared_core.errors import UserError
 from shared_core.records import RunDir
 from shared_core.runtime import Runtime
@@ -170,9 +170,8 @@ def _find(config: Config) -> tuple[Single | Several, Data]:
 def _path(config: Config) -> Path:
     """The folder that the setting means: in the folder of runs, or else anywhere."""
     name, home = str(config.distill.teacher), config.paths.runs / prepare.PACKAGE
-    for path in (home / name, Path(name)):
-        if path.is_dir():
-            return path
+    if (path := runs.meant(home, name)) is not None:
+        return path
     known = sorted(path.name for path in home.iterdir() if path.is_dir()) if home.is_dir() else []
     there = f"there are {', '.join(known)}" if known else f"there is none in {home}; train it first"
     raise UserError(f"{KEY}: {name}: no such run{did_you_mean(name, known)}; {there}")

@@ -14,7 +14,7 @@ from pair_compare_stacking import augment, degrade, folds, losses, model, pairfi
 from pair_compare_stacking.config import Config
 from pair_compare_stacking.generator import digit_prior
 from pair_compare_stacking.pairs import PairNPZDataset, halves
-from shared_core import files, userdefined
+from shared_core import files, runs, userdefined
 from shared_core.batches import Batches, LoaderBatches, StreamBatches
 from shared_core.errors import UserError
 from shared_core.runtime import Runtime
@@ -107,9 +107,9 @@ def sources(config: Config) -> list[str]:
     """
     from pair_compare_stacking import saved, teacher
 
-    folder, begun_with = prepare.require(config), config.training.init_from
+    folder, begun_with = prepare.require(config), _begun_with(config)
     handed_on = [teacher.sources(config)] if config.distill.teacher else []
-    handed_on += [saved.trained_on_if_known(Path(begun_with))] if begun_with else []
+    handed_on += [saved.trained_on_if_known(begun_with)] if begun_with else []
     if not all(handed_on):
         return []
     if config.stream.kind == "file":
@@ -122,6 +122,12 @@ def sources(config: Config) -> list[str]:
     else:
         shown = files.read_npz(folder / prepare.POOL, ("ids",))["ids"]
     return sorted({str(source) for source in shown}.union(*handed_on))
+
+
+def _begun_with(config: Config) -> Path | None:
+    """Whose weights training begins with, if anyone's."""
+    source = config.training.init_from
+    return None if source is None else runs.meant(config.paths.runs / prepare.PACKAGE, source) or Path(source)
 
 
 class PairTask(Task):

@@ -1,11 +1,12 @@
 """Learning curves: the error on val against the pairs learned from, and how far a goal is along them.
 
-    python packages/pair-compare-stacking/benchmarks/curves.py [--goal 0.9309] 5_squeeze_excitation=RUN/models/A,RUN/models/B ten=...
+    python packages/pair-compare-stacking/benchmarks/curves.py [--goal 0.9309] [NAME=]PATH[,PATH...] ...
 
-Each argument is a point: runs or saved models that differ in their seed alone, with a name before them or without. Points whose
-networks have equally many parameters are one curve, in order of the pairs. Between two of its points the error falls as a
-power of the pairs, error = c * pairs ** -slope; from the last two the script says how many pairs the goal would take if that held.
-Learning curves flatten towards the error that no classifier can avoid, so this is the least it would take.
+Each argument is a point: runs or saved models (RUN/models/NAME) that differ in their seed alone, with a name before
+them or without. Points whose networks have equally many parameters are one curve, in order of the pairs. Between two
+of its points the error falls as a power of the pairs, error = c * pairs ** -slope; from the last two the script says
+how many pairs the goal would take if that held. Learning curves flatten towards the error that no classifier can
+avoid, so this is the least it would take.
 """
 
 from __future__ import annotations
@@ -68,7 +69,9 @@ def lines(points: list[Point], goal: float) -> list[str]:
             row = f"{now.name:32} {now.parameters:>10,} {now.pairs:>10,} {len(now.accuracies):>5}  {values:>14}"
             if place:
                 s = slope(curve[place - 1], now)
-                row += f"  {s:6.3f}  " + (f"{now.pairs * ((1 - goal) / now.error) ** (-1 / s):,.0f}" if s > 0 else "never")
+                row += f"  {s:6.3f}  " + (
+                    f"{now.pairs * ((1 - goal) / now.error) ** (-1 / s):,.0f}" if s > 0 else "never"
+                )
             found.append(row)
     return found
 

@@ -208,8 +208,10 @@ def test_a_run_to_begin_with_is_named_like_any_other(home: Path, capsys: pytest.
 
 def test_a_flag_that_models_override_is_said_to_be(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = ["--config", str(home / "several.yaml"), "--name", "varied", "--epochs", "1"]
-    assert run(home, "train", *config, "--only", "plain,fpn", "--model.attention", "se") == 0
+    assert run(home, "train", *config, "--only", "plain,fusion_1.0", "--model.attention", "se") == 0
     assert "--model.attention: for the models that do not set it themselves; fusion_1.0 keep" in capsys.readouterr().err
+    assert run(home, "train", *config, "--only", "plain,fpn", "--model.attention", "se", "--name", "alike") == 0
+    assert "--model.attention" not in capsys.readouterr().err  # the one that sets it is not trained
     every = {name: {**about, "seed": 1, "model": {"attention": "se"}} for name, about in MODELS.items()}
     (home / "every.yaml").write_text(f"models: {json.dumps(every)}\n")
     for flag, value in (("--model.attention", "cbam"), ("--seed", "3")):

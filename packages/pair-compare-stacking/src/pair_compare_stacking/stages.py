@@ -21,7 +21,7 @@ SEEDS = "3"  # the stage of several seeds of one model
 def run(app: App, config: Config, options: TrainOptions, line: Split | None = None) -> int:
     """Train what the options say; exit status as of the core's `train`. `line`: the flags as they were typed."""
     if line is not None:
-        _say_what_reaches_no_model(config, line.config.spelled)
+        _say_what_reaches_no_model(_trained(config, options), line.config.spelled)
     if options.stage is None:
         return verbs.train(app, _only(config, options.only), None)
     if options.only and options.stage in ("4", "all"):
@@ -46,11 +46,21 @@ def run(app: App, config: Config, options: TrainOptions, line: Split | None = No
     return 0
 
 
-def _say_what_reaches_no_model(config: Config, spelled: Mapping[str, str]) -> None:
+def _trained(config: Config, options: TrainOptions) -> dict[str, Member]:
+    """The models that the options mean."""
+    return {
+        name: member
+        for name, member in config.models.items()
+        if (options.stage not in TRAINED or str(member.stage) == options.stage)
+        and (not options.only or name in options.only)
+    }
+
+
+def _say_what_reaches_no_model(models: Mapping[str, Member], spelled: Mapping[str, str]) -> None:
     """A flag for all models changes nothing in those that set the same themselves."""
     for key, flag in spelled.items():
-        own = [name for name, member in config.models.items() if _sets(member, key)]
-        if own and len(own) == len(config.models):
+        own = [name for name, member in models.items() if _sets(member, key)]
+        if own and len(own) == len(models):
             raise UserError(f"{flag}: has no effect: every model sets it itself; change it in the file, under models")
         if own:
             message(f"{flag}: for the models that do not set it themselves; {', '.join(own)} keep their own")

@@ -158,10 +158,10 @@ class Ruled(Config):
     ("overrides", "said"),
     [
         ({"data.shares": [0.5, 0.6]}, "--data.shares: shares must add up to 1"),
-        ({"data.shares": [0.5, 0.6], "data.limit": 3}, "--data.shares, --data.limit: shares must add up to 1"),
+        ({"data.shares": [0.5, 0.6], "data.limit": 3}, "--data.shares: shares must add up to 1"),
         ({"seeds": [4, 4]}, "--seeds: names one twice"),
         ({"seeds": ["x"]}, "--seeds: must be a whole number, not 'x'"),
-        ({"seeds": []}, "--seeds: tuple must have at least 1 item after validation, not 0, not []"),
+        ({"seeds": []}, "--seeds: must have at least 1 value, not []"),
         ({"optimizer.betas": [0.9]}, "--optimizer.betas: must be float,float; value 2 is missing"),
     ],
 )
@@ -176,10 +176,8 @@ def test_a_broken_rule_is_the_fault_of_the_flag(write: Any, presets: Path, overr
 def test_a_broken_rule_of_a_file_has_its_line(write: Any, presets: Path) -> None:
     file = write("optimizer: {lr: 0.1}\nseeds: [1, 1]\ndata: {shares: [1, 1]}\n")
     with pytest.raises(UserError) as error:
-        config.load(Ruled, file, presets, {"data.limit": "all"} | {"optimizer.lr": 0.2})
-    assert str(error.value) == "--data.limit: shares must add up to 1"  # the flags below it come first, right or wrong
-    with pytest.raises(UserError, match=r":3: data: shares must add up to 1$"):
-        config.load(Ruled, file, presets, {"optimizer.lr": 0.2})
+        config.load(Ruled, file, presets, {"data.limit": "all", "optimizer.lr": 0.2})
+    assert str(error.value).endswith(":3: data: shares must add up to 1")  # and not of another flag in its section
     with pytest.raises(UserError, match=r":2: seeds: names one twice$"):
         config.load(Ruled, write("optimizer: {lr: 0.1}\nseeds: [1, 1]\n"), presets)
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from pair_compare_stacking import saved
 from pair_compare_stacking.train import build_model
 from shared_core import records
+from shared_core.errors import UserError
 from shared_core.records import RunDir
 
 
@@ -67,7 +68,7 @@ def lines(points: list[Point], goal: float) -> list[str]:
         for place, now in enumerate(curve):
             values = f"{1 - now.error:.4f}" + (f" ±{spread(now):.4f}" if len(now.accuracies) > 1 else "")
             row = f"{now.name:32} {now.parameters:>10,} {now.pairs:>10,} {len(now.accuracies):>5}  {values:>14}"
-            if place:
+            if place and now.pairs > curve[place - 1].pairs:
                 s = slope(curve[place - 1], now)
                 row += f"  {s:6.3f}  " + (
                     f"{now.pairs * ((1 - goal) / now.error) ** (-1 / s):,.0f}" if s > 0 else "never"
@@ -86,7 +87,11 @@ def main() -> None:
     parser.add_argument("points", nargs="+", help="[NAME=]PATH[,PATH...]: runs or RUN/models/NAME")
     parser.add_argument("--goal", type=float, default=0.9309, help="accuracy on val")
     given = parser.parse_args()
-    print("\n".join(lines([point(text) for text in given.points], given.goal)))
+    try:
+        points = [point(text) for text in given.points]
+    except UserError as error:
+        parser.error(str(error))
+    print("\n".join(lines(points, given.goal)))
 
 
 if __name__ == "__main__":

@@ -80,11 +80,14 @@ def main() -> None:
         parser.error(f"{first}: is a single model; name the ensemble first")
     runtime = Runtime.start(Settings(threads=given.threads), seed=0)
     folder = given.data / prepare.PACKAGE / saved.read_config(ensemble.run.path).data.folder
+    there = [split for split in evaluate.SPLITS if (folder / f"{split}.npz").exists()]
+    if not there:
+        parser.error(f"--data: {folder} holds no prepared pairs")
     with torch.no_grad():
-        for split in evaluate.SPLITS:
-            if not (folder / f"{split}.npz").exists():
-                continue
+        for split in there:
             pairs = PairNPZDataset(folder / f"{split}.npz")
+            if pairs.truth is None:
+                parser.error(f"{folder / split}.npz: its source images are not known, which intervals are over")
             whole, best = right(ensemble, pairs, split, runtime)
             answers = {name: right(found[name], pairs, split, runtime)[0] for name in others}
             print("\n".join(lines(split, whole, best, answers, pairs.truth.sources)), flush=True)

@@ -216,7 +216,9 @@ def test_a_flag_that_models_override_is_said_to_be(home: Path, capsys: pytest.Ca
     (home / "every.yaml").write_text(f"models: {json.dumps(every)}\n")
     for flag, value in (("--model.attention", "cbam"), ("--seed", "3")):
         assert run(home, "train", "--config", str(home / "every.yaml"), "--name", "every", flag, value) == 2
-        assert f"{flag}: has no effect: every model sets it itself" in error(capsys)
+        assert f"{flag}: has no effect on fusion_1.0, fpn, plain, which set it in the file" in error(capsys)
+    assert run(home, "train", *config, "--only", "fpn", "--seed", "9") == 2
+    assert "--seed: has no effect on fpn, which sets it in the file" in error(capsys)
 
 
 def test_few_rows_of_a_file_are_enough_without_folds(home: Path) -> None:

@@ -174,7 +174,7 @@ def test_pool_and_val_share_no_source_image(home: Path) -> None:
     [
         (["--data.name", "nowhere"], "nowhere"),
         (["--severity", "2"], "prepared with severity 1 instead of 2"),
-        (["--model.layers", "1,1,1"], "model: widths has 2 stages, layers 3"),
+        (["--model.layers", "1,1,1"], "--model.widths, --model.layers: widths has 2 stages, layers 3"),
         (["--batch-size", "65"], "stream.pairs_per_epoch: 64 is less than one batch (65)"),
         (["--epohs", "3"], "did you mean"),
         (["--lr", "fast"], "--lr"),
@@ -186,9 +186,25 @@ def test_mistake_gets_one_line(home: Path, capsys: pytest.CaptureFixture[str], f
     assert not of_run(home).with_name("tiny-2").exists()
 
 
+def test_settings_without_weights_are_those_of_the_training(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every shape would fit, and the answers would be of a model that nobody trained."""
+    before = of_run(home, "evaluation", "val.json").read_text()
+    for verb in ("evaluate", "predict"):
+        assert run(home, verb, "--antisymmetric", "false") == 2
+        assert "another network (model.antisymmetric: true -> false); leave these flags out" in error(capsys)
+    assert of_run(home, "evaluation", "val.json").read_text() == before
+
+
+def test_a_tie_is_answered_alike_in_training_and_evaluation() -> None:
+    """A head of dead units leaves the log-odds at exactly 0."""
+    logit = torch.tensor([0.0, -0.0, 1.0, -1.0])
+    answers = torch.sigmoid(logit.double()).numpy() >= 0.5
+    assert train.says_left(logit).tolist() == answers.tolist() == [True, True, True, False]
+
+
 def test_weights_of_another_model_are_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(home, "predict", "--model.widths", "4,12") == 2
-    assert "weights do not fit" in error(capsys)
+    assert "another network (model.widths: [4, 8] -> [4, 12])" in error(capsys)
 
 
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 not really an archive"])

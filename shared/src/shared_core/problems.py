@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
@@ -35,9 +36,10 @@ class Places:
         self.document = document
         self.flags = flags  # key -> the flag as it was typed
 
-    def of_rule(self, key: Key) -> str:
-        """`of`, for a rule about several settings of the section `key`: the flags among them, if there are any."""
-        below = [flag for path, flag in self.flags.items() if key and path[: len(key)] == key]
+    def of_rule(self, key: Key, message: str) -> str:
+        """`of`, for a rule about the section `key`: the flags for those of its settings that the message names."""
+        words = set(re.findall(r"\w+", message))
+        below = [flag for path, flag in self.flags.items() if key and path[:-1] == key and path[-1] in words]
         return ", ".join(below) or self.of(key)
 
     def of(self, key: Key) -> str:
@@ -71,8 +73,8 @@ def explain(error: ValidationError, data: dict[str, Any], schema: type[BaseModel
         message = _message(cast(dict[str, Any], item), key, schema)
         place = places.of(key)
         if item["type"] in _RULES:
-            named, rest = _named(message, schema) if not key else ((), message)
-            place, message = (places.of(named), rest) if named else (places.of_rule(key), message)
+            named, rest = _named(message, key, schema)
+            place, message = (places.of(named), rest) if named else (places.of_rule(key, message), message)
         messages.setdefault((key, place), []).append(message)
     return [": ".join(filter(None, (place, _joined(parts)))) for (_, place), parts in messages.items()]
 
@@ -101,10 +103,11 @@ def _common(one: tuple[int | str, ...], other: tuple[int | str, ...]) -> int:
     return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
-def _named(message: str, schema: type[BaseModel]) -> tuple[Key, str]:
-    """The setting that a rule about the whole configuration begins its message with, and the rest; () without one."""
+def _named(message: str, key: Key, schema: type[BaseModel]) -> tuple[Key, str]:
+    """The setting that a rule about the section `key` begins its message with, and the rest; () without one."""
     name, colon, rest = message.partition(": ")
-    return (tuple(name.split(".")), rest) if colon and name in fields.leaves(schema) else ((), message)
+    named = (*key, *name.split("."))
+    return (named, rest) if colon and dotted(named) in fields.leaves(schema) else ((), message)
 
 
 def _real_key(loc: tuple[int | str, ...], data: Any, schema: type[BaseModel]) -> Key:
@@ -150,6 +153,9 @@ def _message(item: dict[str, Any], key: Key, schema: type[BaseModel]) -> str:
         return f"must be {choices}{nullable}, not {_shown(value)}{_choice(value, leaf)}"
     if kind in _RULES:
         return str(context.get("error", item["msg"]))
+    if kind == "too_short":
+        least = context["min_length"]
+        return f"must have at least {least} value{'s' * (least > 1)}, not {_shown(value)}"
     message = str(item["msg"]).removeprefix("Input ").removeprefix("Value ").replace("should", "must", 1)
     if isinstance(value, dict | BaseModel):
         return _lower(message)

@@ -250,29 +250,28 @@ def _initialise(run: RunDir, config: RunConfig, model: nn.Module, several: bool)
     if source is None or manifest.newest_good(run.checkpoints)[0] is not None:
         return None
     path = meant(run.path.parent, source)
-    if path is not None:
-        try:
-            weights.load_strictly(model, weights.load_weights(path), source)
-        except UserError as error:
-            raise UserError(f"training.init_from: {error}{_instead(path, source, several)}") from error
-        return {"source": str(path.resolve())}
-    if "@" not in source:
+    if path is None and "@" not in source:
         raise UserError(
             f"training.init_from: {source}: no such run, checkpoint or file; for one on the Hub write "
             "OWNER/NAME@REVISION"
         )
-    file, version = hub.weights(source)
-    weights.load_strictly(model, weights.load_weights(file), source)
-    return {"source": source, "commit": version, "sha256": files.sha256(file)}
+    file, version = hub.weights(source) if path is None else (path, "")
+    try:
+        weights.load_strictly(model, weights.load_weights(file), source)
+    except UserError as error:
+        raise UserError(f"training.init_from: {error}{_instead(path, source, several)}") from error
+    if path is None:
+        return {"source": source, "commit": version, "sha256": files.sha256(file)}
+    return {"source": str(path.resolve())}
 
 
-def _instead(path: Path, source: str, several: bool) -> str:
+def _instead(path: Path | None, source: str, several: bool) -> str:
     """What else to begin with, where the weights of `source` do not fit."""
     from shared_core import records
 
     if several:
         return "; several models can begin with a run of the same ones alone: leave it out, or train one by itself"
-    saved = sorted(folder.name for folder in (path / records.MODELS).glob("*/"))
+    saved = [] if path is None else sorted(folder.name for folder in (path / records.MODELS).glob("*/"))
     return f"; one of its models is {source}/{records.MODELS}/{saved[0]}" if saved else ""
 
 

@@ -46,6 +46,7 @@ class Training(Section):
     )
     init_from: str | None = Field(
         None,
+        min_length=1,
         description="weights to begin with: a run's name or folder, a checkpoint, a .safetensors file, or "
         "OWNER/NAME@REVISION",
     )

@@ -206,9 +206,12 @@ class Config(RunConfig):
             try:
                 changed[key] = type(section).model_validate({**section.model_dump(), **getattr(member, key)})
             except ValidationError as error:
-                first = error.errors()[0]
-                where = ".".join(str(part) for part in ("models", name, key, *first["loc"]))
-                raise ValueError(f"{where}: {first['msg']}") from error
+                found = [
+                    f"{'.'.join(map(str, ('models', name, key, *each['loc'])))}: "
+                    f"{each['msg'].removeprefix('Value error, ')}"
+                    for each in error.errors()
+                ]
+                raise ValueError("; ".join(found)) from error
         return self._single(name, **changed)
 
     def _single(self, name: str, **changed: Any) -> Config:

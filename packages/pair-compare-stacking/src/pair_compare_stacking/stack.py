@@ -172,13 +172,13 @@ def _find(app: App, config: Config, wanted: Sequence[str], folder: str) -> dict[
 
 
 def _refuse_missing(config: Config, missing: list[str], folder: str) -> None:
-    base = missing[0] if folder == saved.FOLDER else missing[0].rpartition(".fold")[0]
     known = list(config.bases())
-    if base not in known:
+    bases = [name if folder == saved.FOLDER else name.rpartition(".fold")[0] for name in missing]
+    if (base := bases[0]) not in known:
         there = f"there are {', '.join(known)}" if known else "the configuration names none"
         raise UserError(f"stacking.models: {base}: no such model{did_you_mean(base, known)}; {there}")
-    stage = config.models[base].stage if base in config.models else None
-    how = f"--stage {stage}" if stage else "this configuration"
+    stages = sorted({f"--stage {config.models[name].stage}" for name in bases if name in config.models})
+    how = ", ".join(stages) or "this configuration"
     raise UserError(
         f"base models {', '.join(missing)}: missing, or not finished; train them first ({how}), under the name "
         f"{config.name or runs.DEFAULT_NAME}"

@@ -61,7 +61,10 @@ def _say_what_reaches_no_model(models: Mapping[str, Member], spelled: Mapping[st
     for key, flag in spelled.items():
         own = [name for name, member in models.items() if _sets(member, key)]
         if own and len(own) == len(models):
-            raise UserError(f"{flag}: has no effect: every model sets it itself; change it in the file, under models")
+            raise UserError(
+                f"{flag}: has no effect on {', '.join(own)}, which set{'s' * (len(own) == 1)} it in the file; "
+                "change it there, under models"
+            )
         if own:
             message(f"{flag}: for the models that do not set it themselves; {', '.join(own)} keep their own")
 

@@ -147,9 +147,18 @@ def _saved(path: Path) -> Single:
 
 def _checkpoint(config: Config, run: RunDir, which: str) -> Single:
     path = runs.checkpoint(run, which)
+    _refuse_other_network(config, run)
     model = train.build_model(config)
     weights.load_strictly(model, weights.load_weights(path), path)
     return Single(run, path.name, model.eval(), frozenset(saved.trained_on_if_known(run.path)))
+
+
+def _refuse_other_network(config: Config, run: RunDir) -> None:
+    """Settings that change no weight would pass otherwise, and the answers would be of a model that nobody trained."""
+    stored = saved.read_config(run.path) if (run.path / "config.yaml").is_file() else config
+    changed = [line for line in configuration.differences(stored, config) if line.startswith("model.")]
+    if changed:
+        raise UserError(f"{run.path}: was trained with another network ({'; '.join(changed)}); leave these flags out")
 
 
 def _uncombined(folder: Path, names: list[str]) -> Ensemble:

@@ -16,6 +16,7 @@ from pair_compare_stacking.stacking import NESTED, UNIT, CrossValidation
 from shared_core import metrics
 from shared_core.metrics import Estimate
 
+SAME = "same answers"
 BESIDE = {"mean": "mean", stackers.BEST_SINGLE: "best single"}  # what all are compared with, and its name in columns
 
 
@@ -39,8 +40,8 @@ def every_model(
         right = (p >= 0.5) == (y == 1)
         row: dict[str, Any] = {"model": name, "accuracy": metrics.proportion(right, sources, UNIT).as_dict()}
         for word, reference in right_of.items():
-            if p is beside[word]:
-                row |= {f"less the {word}": "", f"p ({word})": ""}  # itself
+            if (right == reference).all():  # itself, or the same model, calibrated
+                row |= {f"less the {word}": SAME, f"p ({word})": ""}
                 continue
             row[f"less the {word}"] = metrics.paired_difference(reference, right, sources, UNIT).as_dict()
             row[f"p ({word})"] = float(f"{metrics.mcnemar(reference, right):.2g}")

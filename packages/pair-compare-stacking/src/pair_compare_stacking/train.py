@@ -223,7 +223,7 @@ class PairTask(Task):
             None if teacher is None else teacher(batch["x"]),
             self.config.distill,
         )
-        return total, {**parts, "accuracy": ((prediction.logit > 0) == (batch["y"] > 0)).float().mean()}
+        return total, {**parts, "accuracy": (says_left(prediction.logit) == (batch["y"] > 0)).float().mean()}
 
     def made_from(self) -> dict[str, dict[str, str]]:
         _ = self.own_loss, self.own_augmentation  # a name that leads nowhere is refused before there is a run
@@ -244,8 +244,8 @@ class PairTask(Task):
         if digits is not None:
             parts["digit_accuracy"] = (prediction.digit_logits.argmax(dim=-1) == digits).float().mean()
         return {
-            "val/accuracy": float(((prediction.logit > 0) == (y > 0)).float().mean()),
-            "val/f1": _f1(prediction.logit > 0, y > 0),
+            "val/accuracy": float((says_left(prediction.logit) == (y > 0)).float().mean()),
+            "val/f1": _f1(says_left(prediction.logit), y > 0),
             "val/loss": float(total),
             **{f"val/{name}": float(value) for name, value in parts.items()},
         }
@@ -279,6 +279,11 @@ class _FilePairs(Dataset[dict[str, Any]]):
 
 def _as_it_is(batch: Any) -> Any:
     return batch
+
+
+def says_left(logit: torch.Tensor) -> torch.Tensor:
+    """Whether the answer is "left larger"; so it is at log-odds of 0, as in whatever goes by probabilities."""
+    return logit >= 0
 
 
 def _f1(answered: torch.Tensor, true: torch.Tensor) -> float:

@@ -63,7 +63,9 @@ class Augment(Section):
 class Distill(Section):
     """Learning from another model's answers (Hinton et al. 2015, arXiv 1503.02531; `pair_compare_stacking.losses`)."""
 
-    teacher: str | None = Field(None, description="run or ensemble to learn from; null: from the labels alone")
+    teacher: str | None = Field(
+        None, min_length=1, description="run or ensemble to learn from; null: from the labels alone"
+    )
     temperature: float = Field(3.0, gt=0, description="both models' log-odds are divided by it")
     soft: float = Field(0.7, ge=0, le=1, description="weight of the teacher's answers; the labels get the rest")
 

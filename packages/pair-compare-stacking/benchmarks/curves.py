@@ -20,7 +20,6 @@ from pair_compare_stacking import saved
 from pair_compare_stacking.train import build_model
 from shared_core import records
 from shared_core.errors import UserError
-from shared_core.records import RunDir
 
 
 @dataclass(frozen=True)
@@ -40,8 +39,7 @@ class Point:
 def point(text: str) -> Point:
     name, equals, paths = text.rpartition("=")
     folders = [Path(path) for path in paths.split(",")]
-    configs = [saved.read_config(path) for path in folders]
-    first = configs[0]
+    first = saved.read_config(folders[0])
     batch = first.training.batch_size * first.training.accumulation
     pairs = first.training.epochs * (first.stream.pairs_per_epoch // batch) * batch
     parameters = sum(p.numel() for p in build_model(first).parameters())
@@ -50,9 +48,10 @@ def point(text: str) -> Point:
 
 def accuracy(path: Path) -> float:
     """The last one on val, of a run or of one of its models."""
-    home, key = (path.parent.parent, f"val/{path.name}/accuracy") if path.parent.name == saved.FOLDER else (path, "")
-    rows = [row for row in records.read_metrics(RunDir(home).path) if (key or "val/accuracy") in row]
-    return float(rows[-1][key or "val/accuracy"])
+    home, key = path, "val/accuracy"
+    if path.parent.name == saved.FOLDER:
+        home, key = path.parent.parent, f"val/{path.name}/accuracy"
+    return float([row[key] for row in records.read_metrics(home) if key in row][-1])
 
 
 def slope(before: Point, after: Point) -> float:

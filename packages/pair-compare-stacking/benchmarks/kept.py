@@ -16,30 +16,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from throughput import find
+from throughput import ensemble_first
 
 from pair_compare_stacking import evaluate, prepare, saved, stackers
 from pair_compare_stacking.outcome import Outcome
 from pair_compare_stacking.pairs import PairNPZDataset
 from pair_compare_stacking.stacking import UNIT
-from pair_compare_stacking.subject import Several, Single
 from shared_core import metrics
-from shared_core.errors import UserError
 from shared_core.intervals import Ratio, Resamples
 from shared_core.runtime import Runtime
 from shared_core.settings import Runtime as Settings
 
 TARGET = 0.95
-
-
-def right(who: Single | Several, pairs: PairNPZDataset, split: str, runtime: Runtime) -> tuple[np.ndarray, np.ndarray]:
-    """(N,) whether the answers are right, of a single model or an ensemble; and of an ensemble's best single model."""
-    answers = who.answer(pairs.x, runtime)
-    outcome = Outcome.of(split, pairs, answers.prediction)
-    if isinstance(who, Single):
-        return outcome.right, outcome.right
-    best = (answers.methods[stackers.BEST_SINGLE] >= 0.5) == (outcome.y == 1)
-    return outcome.right, best
 
 
 def lines(
@@ -71,13 +59,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder of prepared data")
     parser.add_argument("--threads", type=int, help="CPU threads")
     given = parser.parse_args()
-    try:
-        found = {name: find(name, given.home) for name in given.runs}
-    except UserError as error:
-        parser.error(str(error))
-    first, *others = given.runs
-    if not isinstance(ensemble := found[first], Several):
-        parser.error(f"{first}: is a single model; name the ensemble first")
+    ensemble, others = ensemble_first(parser, given.runs, given.home)
     runtime = Runtime.start(Settings(threads=given.threads), seed=0)
     folder = given.data / prepare.PACKAGE / saved.read_config(ensemble.run.path).data.folder
     there = [split for split in evaluate.SPLITS if (folder / f"{split}.npz").exists()]
@@ -88,9 +70,14 @@ def main() -> None:
             pairs = PairNPZDataset(folder / f"{split}.npz")
             if pairs.truth is None:
                 parser.error(f"{folder / split}.npz: its source images are not known, which intervals are over")
-            whole, best = right(ensemble, pairs, split, runtime)
-            answers = {name: right(found[name], pairs, split, runtime)[0] for name in others}
-            print("\n".join(lines(split, whole, best, answers, pairs.truth.sources)), flush=True)
+            answers = ensemble.answer(pairs.x, runtime)
+            whole = Outcome.of(split, pairs, answers.prediction)
+            best = (answers.methods[stackers.BEST_SINGLE] >= 0.5) == (whole.y == 1)
+            right = {
+                name: Outcome.of(split, pairs, who.answer(pairs.x, runtime).prediction).right
+                for name, who in others.items()
+            }
+            print("\n".join(lines(split, whole.right, best, right, pairs.truth.sources)), flush=True)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,19 @@ def find(name: str, home: Path) -> Single | Several:
     return subject.of_run(run, saved.read_config(run.path))
 
 
+def ensemble_first(
+    parser: argparse.ArgumentParser, names: list[str], home: Path
+) -> tuple[Several, dict[str, Single | Several]]:
+    """The first run, which must be an ensemble, and the others by name; ends the program where that cannot be."""
+    try:
+        first, *others = (find(name, home) for name in names)
+    except UserError as error:
+        parser.error(str(error))
+    if not isinstance(first, Several):
+        parser.error(f"{names[0]}: is a single model; name the ensemble first")
+    return first, dict(zip(names[1:], others, strict=True))
+
+
 def works(
     ensemble: Several, others: dict[str, Single | Several], x: torch.Tensor, runtime: Runtime
 ) -> dict[str, Callable[[], object]]:
@@ -92,16 +105,10 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=2000)
     parser.add_argument("--repeats", type=int, default=7)
     options = parser.parse_args()
-    try:
-        found = {name: find(name, options.home) for name in options.runs}
-    except UserError as error:
-        parser.error(str(error))
-    first, *others = options.runs
-    if not isinstance(ensemble := found[first], Several):
-        parser.error(f"{first}: is a single model; name the ensemble first")
+    ensemble, others = ensemble_first(parser, options.runs, options.home)
     runtime = Runtime.start(Settings(device=options.device, threads=options.threads), seed=0)
     x = torch.randint(0, 256, (options.pairs, 28, 56), dtype=torch.uint8)
-    todo = works(ensemble, {name: found[name] for name in others}, x, runtime)
+    todo = works(ensemble, others, x, runtime)
     print(
         f"{measured.device(runtime.device)}, {options.pairs:,} pairs in batches of {train.EVALUATION_BATCH}, "
         f"{options.repeats} turns; median (smallest..largest)"

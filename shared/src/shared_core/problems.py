@@ -65,7 +65,8 @@ def explain(error: ValidationError, data: dict[str, Any], schema: type[BaseModel
     items = error.errors(include_url=False)
     for item in items:
         where = item["loc"]
-        if item["type"] == "too_short" and any(len(o["loc"]) > len(where) == _common(o["loc"], where) for o in items):
+        below = (other for other in items if len(other["loc"]) > len(where) and other["loc"][: len(where)] == where)
+        if item["type"] == "too_short" and any(below):
             continue  # pydantic counts only the values that are right, and the wrong ones are named already
         key = _real_key(where, data, schema)
         if item["type"] in ("union_tag_invalid", "union_tag_not_found"):
@@ -96,11 +97,6 @@ def overlooked(value: Any, raw: Any, key: Key = ()) -> Iterator[tuple[Key, str]]
         yield key, f"must be a number, not {str(raw).lower()}"
     elif isinstance(value, float) and not math.isfinite(value):
         yield key, f"must be a finite number, not {value}"
-
-
-def _common(one: tuple[int | str, ...], other: tuple[int | str, ...]) -> int:
-    """How many parts two places have in common, from the front."""
-    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 def _named(message: str, key: Key, schema: type[BaseModel]) -> tuple[Key, str]:

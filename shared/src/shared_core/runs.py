@@ -164,7 +164,8 @@ def open_for_training(
         except UserError:
             if begins:
                 run.discard()  # a start that was refused leaves nothing that a later one would have to name
-            run.close()
+            else:
+                run.close()
             raise
         path = str(run.path)
     path = runtime.agree(path)

@@ -48,12 +48,8 @@ def run(app: App, config: Config, options: TrainOptions, line: Split | None = No
 
 def _trained(config: Config, options: TrainOptions) -> dict[str, Member]:
     """The models that the options mean."""
-    return {
-        name: member
-        for name, member in config.models.items()
-        if (options.stage not in TRAINED or str(member.stage) == options.stage)
-        and (not options.only or name in options.only)
-    }
+    chosen = _of_stage(config, options.stage) if options.stage in TRAINED else config
+    return {name: member for name, member in chosen.models.items() if not options.only or name in options.only}
 
 
 def _say_what_reaches_no_model(models: Mapping[str, Member], spelled: Mapping[str, str]) -> None:

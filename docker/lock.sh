@@ -23,7 +23,7 @@ lock() {  # name, what it is, what to lock...
 # PyTorch has a build for each variant of CUDA, so its checksum is nobody's; each build brings the CUDA libraries it wants
 echo torch >"$temporary/elsewhere.txt"
 grep '^torch==' requirements.txt >"$temporary/torch.in"
-resolve "$temporary/torch.in" | grep -vE '^(torch|triton|cuda-|nvidia-)' >"$temporary/needed.in"
+resolve "$temporary/torch.in" --constraint requirements.txt | grep -vE '^(torch|triton|cuda-|nvidia-)' >"$temporary/needed.in"
 echo 'setuptools>=77' >>"$temporary/needed.in"
 lock torch "what PyTorch needs, and what builds the packages" "$temporary/needed.in"
 lock shared-core "what shared_core needs" shared/pyproject.toml --extra datasets --extra search --extra onnx

@@ -82,7 +82,8 @@ class LoaderBatches(Batches):
     does not depend on the number of workers or on where a run was resumed.
 
     Args:
-        dataset: has `__len__` and `__getitem__`, or `__getitems__` for a whole list of indices.
+        dataset: has `__len__` and `__getitem__`, or `__getitems__` for a whole list of indices. One with `set_epoch`
+            is told the epoch (from 0) of what it is asked for, in whichever process it is asked.
         batch_size: samples per process and batch.
         collate: list of samples -> batch; default: PyTorch's.
         weights: sampling weights per row (drawn with replacement); default: every row once.
@@ -127,7 +128,7 @@ class LoaderBatches(Batches):
 
 
 class _Order:
-    """Yields (seed of the batch, its row indices) for one process."""
+    """Yields (epoch, seed of the batch, its row indices) for one process."""
 
     def __init__(
         self,
@@ -145,7 +146,7 @@ class _Order:
     def __len__(self) -> int:
         return self.rows // (self.batch_size * self.world) - self.start
 
-    def __iter__(self) -> Iterator[tuple[int, list[int]]]:
+    def __iter__(self) -> Iterator[tuple[int, int, list[int]]]:
         generator = torch.Generator().manual_seed(derive(self.seed, "order", self.epoch))
         if self.weights is None:
             order = torch.randperm(self.rows, generator=generator)
@@ -154,15 +155,17 @@ class _Order:
         for k in range(self.start, self.start + len(self)):
             first = (k * self.world + self.rank) * self.batch_size
             rows = order[first : first + self.batch_size].tolist()
-            yield derive(self.seed, "batch", self.epoch, k, self.rank), rows
+            yield self.epoch, derive(self.seed, "batch", self.epoch, k, self.rank), rows
 
 
 class _SeededFetch(Dataset[Any]):
     def __init__(self, dataset: Dataset[Any], collate: Callable[[list[Any]], Any]) -> None:
         self.dataset, self.collate = dataset, collate
 
-    def __getitem__(self, item: tuple[int, list[int]]) -> Any:
-        seed, rows = item
+    def __getitem__(self, item: tuple[int, int, list[int]]) -> Any:
+        epoch, seed, rows = item
+        if hasattr(self.dataset, "set_epoch"):
+            self.dataset.set_epoch(epoch)
         with seeded(seed):
             if hasattr(self.dataset, "__getitems__"):
                 return self.collate(self.dataset.__getitems__(rows))

@@ -103,6 +103,14 @@ def validate(
     return (None if problems else config), problems
 
 
+def stored(schema: type[T], folder: Path) -> T:
+    """The configuration that a run's folder keeps. Raises UserError where it is missing or not valid (any more)."""
+    config, problems = validate(schema, yamlfile.read(folder / "config.yaml"), {})
+    if config is None:
+        raise UserError("\n".join(problems))
+    return config
+
+
 def to_dict(config: BaseModel) -> dict[str, Any]:
     """The configuration as JSON values (paths as strings, tuples as lists)."""
     return config.model_dump(mode="json")

@@ -100,7 +100,7 @@ def curves(
     """
     runs = {name: list(found) for name, found in rows.items()} if isinstance(rows, Mapping) else {"": list(rows)}
     keys = [key for key in keys if any(key in row for found in runs.values() for row in found)]
-    with _chart(path, title, caption, height=3.1) as (_, axes):
+    with chart(path, title, caption, height=3.1) as (_, axes):
         for i, (name, found) in enumerate(runs.items()):
             for j, key in enumerate(keys):
                 if name:  # one colour per run; the last column (the evaluation) is the solid line and the legend's
@@ -137,7 +137,7 @@ def reliability(
         f"Each point is a bin of predictions with the 95 % Wilson interval of its frequency; on the diagonal, "
         f"probabilities mean what they say. Expected calibration error ({bins} bins): {ece:.4f}."
     )
-    with _chart(path, title or "Reliability", caption, height=4.6, rows=(3.2, 1)) as (_, axes):
+    with chart(path, title or "Reliability", caption, height=4.6, rows=(3.2, 1)) as (_, axes):
         top, bottom = axes
         top.plot([0, 1], [0, 1], color="#8b949e", linewidth=1, linestyle="--")
         errors = [r.frequency - r.low, r.high - r.frequency]
@@ -155,7 +155,7 @@ def confusion(matrix: ArrayLike, names: Sequence[str], path: Path, *, title: str
         raise UserError(f"confusion matrix of shape {counts.shape} does not fit {len(names)} class names")
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     caption = caption or "Counts; the colour is the share of the true class."
-    with _chart(path, title or "Confusion", caption, height=WIDTH * 0.85) as (_, axes):
+    with chart(path, title or "Confusion", caption, height=WIDTH * 0.85) as (_, axes):
         _cells(axes, shares, (0, 1), [[f"{count:,}" for count in row] for row in counts])
         crowded = _crowded(names)
         axes.set_xticks(range(len(names)), names, rotation=45 if crowded else 0, ha="right" if crowded else "center")
@@ -193,7 +193,7 @@ def heatmap(
         columns = [str(i + 1) for i in range(len(names))]
         rows, height = [f"{name}  {number}" for name, number in zip(names, columns, strict=True)], 0.76 * WIDTH
     texts = [["" if math.isnan(value) else f"{value:.2f}" for value in row] for row in values]
-    with _chart(path, title, caption, height=height) as (_, axes):
+    with chart(path, title, caption, height=height) as (_, axes):
         _cells(axes, values, limits, texts)
         axes.set_xticks(range(len(names)), columns, fontsize=9)
         axes.set_yticks(range(len(names)), rows, fontsize=9)
@@ -219,7 +219,7 @@ def bars_with_intervals(
     if not estimates:
         raise UserError(f"{path}: no estimates to draw")
     names, values = list(estimates), list(estimates.values())
-    with _chart(path, title, caption or "Bars: 95 % intervals.", height=0.9 + 0.34 * len(names)) as (_, axes):
+    with chart(path, title, caption or "Bars: 95 % intervals.", height=0.9 + 0.34 * len(names)) as (_, axes):
         y = np.arange(len(names))[::-1]
         if reference is not None:
             axes.axvline(reference, color="#8b949e", linewidth=1, linestyle="--")
@@ -243,6 +243,35 @@ def bars_with_intervals(
         for position, estimate in zip(y, values, strict=True):
             text = "undefined" if math.isnan(estimate.value) else f"{estimate.value:.3f}  (n={estimate.n:,})"
             axes.text(1.02, position, text, transform=axes.get_yaxis_transform(), va="center", fontsize=8.5)
+    return path
+
+
+def estimates_over(
+    x: Sequence[float],
+    estimates: Mapping[str, Sequence[Estimate]],
+    path: Path,
+    *,
+    title: str = "",
+    caption: str = "",
+    xlabel: str = "",
+    ylabel: str = "",
+) -> Path:
+    """Named lines of estimates over a quantity, the first one bold and with its intervals as a band.
+
+    Bands of all would hide each other; the others are there to be compared with.
+    """
+    with chart(path, title, caption or "Band: 95 % intervals.", height=3.3) as (_, axes):
+        for index, (name, values) in enumerate(estimates.items()):
+            colour = COLOURS[index % len(COLOURS)]
+            value, low, high = np.array([(e.value, e.low, e.high) for e in values]).reshape(-1, 3).T
+            if index == 0:
+                axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+            style = (
+                {"linewidth": 2.4, "marker": "o", "zorder": 3} if index == 0 else {"linewidth": 1.2, "linestyle": "--"}
+            )
+            axes.plot(x, value, color=colour, label=name, markersize=4, **style)
+        axes.set(xlabel=xlabel, ylabel=ylabel)
+        axes.legend(loc="best", fontsize=8.5)
     return path
 
 
@@ -270,9 +299,9 @@ def image_grid(
     per_row = min(len(pictures), columns or (6 if aspect > 0.75 else 4))
     rows = -(-len(pictures) // per_row)
     height = rows * (WIDTH / per_row * aspect * 0.92 + 0.3) + 0.3
-    with _figure(path, title, caption, (WIDTH, height), "pictures") as figure:
+    with figure(path, title, caption, (WIDTH, height), "pictures") as drawn:
         for i, (picture, text) in enumerate(zip(pictures, titles, strict=True)):
-            axes = figure.add_subplot(rows, per_row, i + 1)
+            axes = drawn.add_subplot(rows, per_row, i + 1)
             top = 255 if picture.dtype == np.uint8 else 1
             axes.imshow(picture, cmap="gray", vmin=0, vmax=top, interpolation="nearest")
             axes.set_axis_off()
@@ -289,7 +318,7 @@ def risk_coverage(confidence: ArrayLike, correct: ArrayLike, path: Path, *, titl
         f"Error rate when only the most confident share is answered: {everything:.3f} over everything, {half:.3f} over "
         f"the more confident half. Area under the curve: {curve.area:.4f}."
     )
-    with _chart(path, title or "Risk and coverage", caption, height=3.1) as (_, axes):
+    with chart(path, title or "Risk and coverage", caption, height=3.1) as (_, axes):
         axes.plot(curve.coverage[shown], curve.risk[shown])
         axes.fill_between(curve.coverage[shown], curve.risk[shown], alpha=0.12)
         axes.set(xlabel="coverage: share answered", ylabel="risk: share wrong", xlim=(0, 1))
@@ -352,17 +381,16 @@ def _thin(n: int, most: int = 2000) -> NDArray[np.int64]:
 
 
 @contextmanager
-def _chart(
+def chart(
     path: Path, title: str, caption: str, height: float, rows: Sequence[float] = (1,)
 ) -> Iterator[tuple[Figure, Any]]:
     """A chart of one panel, or of several below each other with the given relative heights."""
-    with _figure(path, title, caption, (WIDTH, height), "chart") as figure:
-        axes = figure.subplots(len(rows), 1, height_ratios=list(rows), sharex=len(rows) > 1)
-        yield figure, axes
+    with figure(path, title, caption, (WIDTH, height), "chart") as drawn:
+        yield drawn, drawn.subplots(len(rows), 1, height_ratios=list(rows), sharex=len(rows) > 1)
 
 
 @contextmanager
-def _figure(path: Path, title: str, caption: str, size: tuple[float, float], kind: str) -> Iterator[Figure]:
+def figure(path: Path, title: str, caption: str, size: tuple[float, float], kind: str) -> Iterator[Figure]:
     """A figure in the house style, written to `path` when the block ends well."""
     import matplotlib as mpl
     from cycler import cycler
@@ -372,12 +400,12 @@ def _figure(path: Path, title: str, caption: str, size: tuple[float, float], kin
 
     with mpl.rc_context({**_STYLE, "axes.prop_cycle": cycler(color=COLOURS)}):
         layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06)  # inches
-        figure = Figure(figsize=size, layout=layout, facecolor="white")
-        FigureCanvasAgg(figure)
-        yield figure
+        drawn = Figure(figsize=size, layout=layout, facecolor="white")
+        FigureCanvasAgg(drawn)
+        yield drawn
         if title:
-            figure.suptitle(title, x=0.02, ha="left", fontsize=11, fontweight="bold")
+            drawn.suptitle(title, x=0.02, ha="left", fontsize=11, fontweight="bold")
         texts = {"Title": title or path.stem.replace("_", " "), "Description": caption, "Comment": kind}
         path.parent.mkdir(parents=True, exist_ok=True)
         with files.atomic_path(path) as temporary:
-            figure.savefig(temporary, format="png", dpi=DPI, metadata={**texts, "Software": None})
+            drawn.savefig(temporary, format="png", dpi=DPI, metadata={**texts, "Software": None})

@@ -114,11 +114,7 @@ def _last_evaluation(run: RunDir) -> dict[str, Any]:
 
 def read_config(path: Path) -> Config:
     """The configuration of a saved model. Raises UserError where it is missing or not valid (any more)."""
-    document = yamlfile.read(path / "config.yaml")
-    config, problems = configuration.validate(Config, document, {})
-    if config is None:
-        raise UserError("\n".join(problems))
-    return config
+    return configuration.stored(Config, path)
 
 
 def load(path: Path) -> tuple[PairModel, Config]:

@@ -1,0 +1,1 @@
+"""Early classification of multivariate time series by sight and by number. See `dualmodal --help`."""

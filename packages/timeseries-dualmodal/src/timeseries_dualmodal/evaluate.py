@@ -1,0 +1,148 @@
+"""The verb `evaluate`: how well and how early a model answers, beside baselines, with intervals and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from shared_core import multiclass, records, report
+from shared_core.cli import App
+from shared_core.errors import UserError
+from shared_core.progress import message
+from shared_core.records import RunDir
+from shared_core.runtime import Runtime
+from timeseries_dualmodal import baselines, drawings, earliness, outcome, stopping, subject, tables, train
+from timeseries_dualmodal.config import Config, EvaluateOptions
+from timeseries_dualmodal.decision import Decided
+from timeseries_dualmodal.outcome import Outcome
+from timeseries_dualmodal.series import SeriesSet
+from timeseries_dualmodal.subject import Trained
+
+Evaluation = dict[str, Any]
+BY_LENGTH = "Macro-F1 after each number of steps"
+UNCALIBRATED = "training has not finished: probabilities are not calibrated and there is no stopping rule"
+MEAN = "macro_f1 is the mean over the lengths of the table “{}”; every length counts alike"
+
+
+def run(app: App, config: Config, options: EvaluateOptions) -> int:
+    """Evaluate a model on a split and refresh the run's report."""
+    runtime = Runtime.start(config.runtime, config.seed)
+    if runtime.world > 1:
+        raise UserError("evaluate: runs in one process; start it without a launcher")
+    who = subject.find(app, config, options, runtime.device)
+    material = train.Material.load(config)
+    series = material.part(options.split)
+    others = beside(config, material, options.split) if options.baselines else {}
+    message(f"asking the model after {len(who.lengths)} lengths about {len(series):,} series")
+    about = evaluate(who, series, others, options.split)
+    records.write_evaluation(who.run, options.split, about)
+    print(report.write([who.run.path], headline=app.headline))
+    return 0
+
+
+def beside(config: Config, material: train.Material, split: str) -> dict[str, tuple[Outcome, Outcome]]:
+    """What each baseline answers to the validation series, by which the best one is chosen, and to those of a split."""
+    fitted, val, series = material.part("train"), material.part("val"), material.part(split)
+    lengths = train.reported(config, material.series.steps)
+    assert fitted.y is not None and val.y is not None and series.y is not None
+    found = {}
+    for name in baselines.NAMES:
+        message(f"fitting the baseline {tables.named(name)} for {len(lengths)} lengths")
+        [made] = baselines.fit_all([name], fitted.x, fitted.y, lengths, config.seed, len(fitted.classes)).values()
+        found[name] = Outcome(lengths, made.proba(val.x), val.y), Outcome(lengths, made.proba(series.x), series.y)
+    return found
+
+
+def evaluate(who: Trained, series: SeriesSet, others: Mapping[str, tuple[Outcome, Outcome]], split: str) -> Evaluation:
+    """Metrics, baselines, tables and figures of one split, in the form of `records.write_evaluation`."""
+    assert series.y is not None
+    p_NLK = who.probabilities(series.x, who.lengths)
+    if who.decided is not None:
+        p_NLK = who.decided.calibrated(p_NLK)
+    every = Outcome(who.lengths, p_NLK, series.y)
+    shown = train.reported(who.config, series.steps)
+    model, rest = every.at(shown), {name: of_split for name, (_, of_split) in others.items()}
+    best = outcome.best({name: of_val for name, (of_val, _) in others.items()}) if others else None
+    curve = earliness.curve(p_NLK, series.y, who.lengths)
+    about = {
+        "checkpoint": who.name,
+        "n": len(series),
+        "headline": "macro_f1",
+        "metrics": {"macro_f1": model.mean_macro_f1().as_dict(), **_of_the_whole(p_NLK[:, -1], series)},
+        "baselines": {tables.named(name): _baseline(name, model, other) for name, other in rest.items()},
+        "tables": {
+            BY_LENGTH: tables.by_length(model, rest, best),
+            "Accuracy after each number of steps": tables.accuracies(curve, shown),
+            "F1 of each class": tables.by_class(curve, series.classes, series.y, shown),
+            **{f"By {name}": tables.by_group(model, column, name, shown) for name, column in series.groups.items()},
+        },
+        "figures": [
+            drawings.curve(
+                model, {tables.named(name): other for name, other in rest.items()}, series, split, who.run.figures
+            ),
+            *(drawings.confusion(model, series.classes, length, split, who.run.figures) for length in _ends(shown)),
+        ],
+        "notes": [MEAN.format(BY_LENGTH), *_notes(curve, best)],
+    }
+    if who.decided is None:
+        about["notes"].append(UNCALIBRATED)
+    else:
+        _add_decisions(about, who.decided, every, shown, series, split, who.run)
+    about["figures"] = [f"figures/{path.name}" for path in about["figures"]]
+    return about
+
+
+def _of_the_whole(p_NK: np.ndarray, series: SeriesSet) -> dict[str, Any]:
+    """Metrics once all steps are there."""
+    return {f"{name}_full": estimate.as_dict() for name, estimate in multiclass.scores(p_NK, series.y).items()}
+
+
+def _baseline(name: str, model: Outcome, other: Outcome) -> dict[str, Any]:
+    return {
+        "what": f"{baselines.WORDS[name]}, fitted for each length",
+        "macro_f1": other.mean_macro_f1().as_dict(),
+        "differences": {"macro_f1": model.mean_less(other).as_dict()},
+    }
+
+
+def _notes(curve: earliness.Curve, best: str | None) -> list[str]:
+    first = curve.recognised()
+    level = f"a macro-F1 of {earliness.RECOGNISED:g}"
+    notes = [f"{level} is {'not reached' if first is None else f'reached after {first} steps'}"]
+    if best is not None:
+        notes.append(f"the best baseline, {tables.named(best)}, was chosen on the validation series")
+    return notes
+
+
+def _ends(lengths: tuple[int, ...]) -> tuple[int, ...]:
+    """The middle and the last of the lengths."""
+    return tuple(dict.fromkeys((lengths[(len(lengths) - 1) // 2], lengths[-1])))
+
+
+def _add_decisions(
+    about: Evaluation,
+    decided: Decided,
+    every: Outcome,
+    shown: tuple[int, ...],
+    series: SeriesSet,
+    split: str,
+    run: RunDir,
+) -> None:
+    """What the stopping rule makes of the answers."""
+    y, steps, classes = every.y, series.steps, every.classes
+    stop_N, answer_N = stopping.decide(decided.rule, every.p_NLK)
+    scores = earliness.decision_scores(stop_N, answer_N, y, every.lengths, steps, classes)
+    fixed = {}
+    for length in shown:
+        index = np.full(len(y), every.lengths.index(length))
+        fixed[length] = earliness.decision_scores(
+            index, every.answers_NL[:, index[0]], y, every.lengths, steps, classes
+        )
+    saving = earliness.saving_at_equal_accuracy(stop_N, answer_N, every.p_NLK, y, every.lengths)
+    about["metrics"] |= {f"decision_{name}": estimate.as_dict() for name, estimate in scores.items()}
+    about["metrics"] |= {"steps_saved": saving.saving.as_dict()}
+    about["tables"]["Decisions"] = tables.decisions(scores, fixed)
+    about["notes"].append(f"the stopping rule: {saving}; steps_saved is the share of steps that it saves")
+    about["figures"].append(drawings.decisions(every, stop_N, series, series.classes, split, run.figures))

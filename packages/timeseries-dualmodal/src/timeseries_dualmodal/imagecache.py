@@ -1,0 +1,204 @@
+"""Pictures of some prefixes, drawn once and kept: the multi-scale cache.
+
+A folder holds ``time_3/``, ``time_6/``, ... with the pictures of the first 3, 6, ... steps of every series, packed in
+files of some series each (`shards`), and ``metadata.json``, which is written last and says what they were drawn from
+and how. Each scale can be removed by itself. `cachewriter` writes such a folder.
+
+Shapes: B series, V variables, H = W = size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from shared_core import files, progress
+from shared_core.errors import UserError
+from timeseries_dualmodal import shards
+from timeseries_dualmodal.plots import Plots
+
+SCALES = (3, 6, 9, 12, 15, 18)
+QUICK = (6, 12, 18)
+FULL = (3, 6, 9, 12, 15, 18, 21, 24, 27, 30, 33, 37)
+METADATA = "metadata.json"
+FORMAT = 1
+
+
+def description(plots: Plots, fingerprint: str) -> dict[str, Any]:
+    """What pictures depend on, besides their scale; JSON-able.
+
+    Args:
+        fingerprint: of the prepared set.
+    """
+    axes = plots.axes
+    return {
+        "format": FORMAT,
+        "fingerprint": fingerprint,
+        "look": {name: getattr(plots, name) for name in ("size", "line_width", "marker", "scaling", "margin", "gaps")},
+        "axes": {
+            "time": [axes.time_low, axes.time_high],
+            "low": np.asarray(axes.low_V, float).tolist(),
+            "high": np.asarray(axes.high_V, float).tolist(),
+        },
+        "times": np.asarray(plots.times_T, float).tolist(),
+    }
+
+
+def differences(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """In what two descriptions differ, in words; nothing where they agree."""
+    if there.get("format") != wanted["format"]:
+        return ["by another version"]
+    found = []
+    if there.get("fingerprint") != wanted["fingerprint"]:
+        found.append("from another prepared set")
+    look = there.get("look", {})
+    found += [
+        f"with {name} {look.get(name)} instead of {value}"
+        for name, value in wanted["look"].items()
+        if look.get(name) != value
+    ]
+    if any(there.get(name) != wanted[name] for name in ("axes", "times")):
+        found.append("on other axes")
+    return found
+
+
+def mark(about: Mapping[str, Any], scale: int, first: int) -> bytes:
+    """Names the pictures of one file: SHA-256 of their description, their scale and their first series."""
+    parts = [{name: about[name] for name in ("format", "fingerprint", "look", "axes", "times")}, scale, first]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).digest()
+
+
+def place(folder: Path, scale: int) -> Path:
+    """The folder of a scale."""
+    return folder / f"time_{scale}"
+
+
+def shard_path(folder: Path, scale: int, number: int) -> Path:
+    """The file of the series from `number` times `rows_per_shard` on."""
+    return place(folder, scale) / f"shard_{number:05d}.pics"
+
+
+def read_metadata(folder: Path) -> dict[str, Any] | None:
+    """None where there is none. Raises UserError where it cannot be read."""
+    path = folder / METADATA
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise files.explain(error, path) from error
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: is damaged; {_again(folder)}")
+    return content
+
+
+def _again(folder: Path) -> str:
+    return f"draw it again with `dualmodal prepare --images --multiscale-cache-dir {folder}`"
+
+
+@dataclass
+class ImageCache:
+    """The pictures of every series of a prepared set, at some lengths of the prefix."""
+
+    folder: Path
+    about: dict[str, Any]  # metadata.json
+    scales: tuple[int, ...]  # those that are there, ascending
+    _open: dict[tuple[int, int], shards.Shard] = field(default_factory=dict, repr=False)
+
+    @property
+    def largest(self) -> int:
+        """The largest scale; a longer prefix has no picture here that shows all of it."""
+        return self.scales[-1]
+
+    def scale_for(self, length: int) -> int | None:
+        """The largest scale not beyond a prefix, which is less than its length for most; None where all are beyond."""
+        return max((scale for scale in self.scales if scale <= length), default=None)
+
+    def read(
+        self, rows_B: NDArray[np.int64] | torch.Tensor, scale: int, variables: Sequence[int] | None = None
+    ) -> torch.Tensor:
+        """Pictures of one scale: uint8 (B, V, H, W) on the CPU, as `Plots.coverage` draws them.
+
+        Args:
+            rows_B: numbers of series in the prepared set.
+            variables: their numbers; default: all.
+
+        Raises:
+            ValueError: there is no such series, variable or scale.
+            UserError: a file is damaged, or was removed by now.
+        """
+        rows, size, every = np.asarray(rows_B, np.int64), self.about["look"]["size"], self.about["variables"]
+        chosen = np.arange(every) if variables is None else np.asarray(variables, np.int64)
+        for what, index, limit in (("series", rows, self.about["series"]), ("variable", chosen, every)):
+            if index.size and not (index.min() >= 0 and index.max() < limit):
+                raise ValueError(f"{what} outside 0..{limit - 1}")
+        if scale not in self.scales:
+            raise ValueError(f"scale {scale}: the cache has {', '.join(map(str, self.scales))}")
+        picture_BVHW = np.empty((len(rows), len(chosen), size, size), np.uint8)
+        number_B, within_B = np.divmod(rows, self.about["rows_per_shard"])
+        for number in np.unique(number_B).tolist():
+            some = np.flatnonzero(number_B == number)
+            index = (within_B[some, None] * every + chosen).ravel()
+            places = (some[:, None] * len(chosen) + np.arange(len(chosen))).ravel()
+            _unpack(self._shard(scale, number), index, places, picture_BVHW.reshape(-1, size, size))
+        return torch.from_numpy(picture_BVHW)
+
+    def _shard(self, scale: int, number: int) -> shards.Shard:
+        if (scale, number) not in self._open:
+            first = number * self.about["rows_per_shard"]
+            path = shard_path(self.folder, scale, number)
+            self._open[scale, number] = shards.open_(path, mark(self.about, scale, first))
+        return self._open[scale, number]
+
+
+def _unpack(
+    shard: shards.Shard, index_K: NDArray[np.int64], place_K: NDArray[np.int64], picture_NHW: NDArray[np.uint8]
+) -> None:
+    from timeseries_dualmodal import coding  # takes a second
+
+    if not coding.unpack(shard.data, shard.begin_K[index_K], shard.end_K[index_K], place_K, picture_NHW):
+        raise shards.damaged(shard.path, "is damaged")
+
+
+def open_cache(folder: Path, fingerprint: str, plots: Plots) -> ImageCache:
+    """The cache in `folder`, if it holds the pictures that `plots` would draw of the set with this fingerprint.
+
+    A scale whose folder was removed is left out, with a message.
+
+    Raises:
+        UserError: the folder is missing, unfinished, of another set, drawn differently, or of PNG files; a file of it
+            is missing or truncated; no scale is left.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        command = f"`dualmodal prepare --images --multiscale-cache-dir {folder}`"
+        raise UserError(f"{folder}: there is no such folder of pictures; make it with {command}")
+    about = read_metadata(folder)
+    if about is None:
+        raise UserError(f"{folder}: holds no finished cache of pictures ({METADATA} is missing); {_again(folder)}")
+    reasons = differences(about, description(plots, fingerprint))
+    if reasons:
+        raise UserError(f"{folder}: the pictures were drawn {', '.join(reasons)}; {_again(folder)}")
+    if about["kind"] != "packed":
+        raise UserError(f"{folder}: holds PNG files, which are to be looked at; {_again(folder)} --format packed")
+    scales = tuple(scale for scale in about["scales"] if place(folder, scale).is_dir())
+    removed = [f"time_{scale}" for scale in about["scales"] if scale not in scales]
+    if not scales:
+        raise UserError(f"{folder}: all its scales were removed ({', '.join(removed)}); {_again(folder)}")
+    if removed:
+        left = ", ".join(map(str, scales))
+        progress.message(f"{folder}: goes on without {', '.join(removed)}, which was removed; scales left: {left}")
+    for scale in scales:
+        for number, first in enumerate(range(0, about["series"], about["rows_per_shard"])):
+            shards.check(shard_path(folder, scale, number), mark(about, scale, first))
+    return ImageCache(folder, about, scales)

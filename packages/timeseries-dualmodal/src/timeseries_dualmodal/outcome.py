@@ -1,0 +1,79 @@
+"""What was answered about a split after each length, and what that is worth.
+
+Shapes: N series, L lengths, K classes, B resamples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared_core import multiclass
+from shared_core.intervals import Estimate, Floats, Resamples
+from shared_core.multiclass import MacroF1
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Answers to N series after each of L lengths."""
+
+    lengths: tuple[int, ...]  # steps seen
+    p_NLK: NDArray[np.float64]
+    y: NDArray[np.int64]  # (N,)
+
+    @property
+    def classes(self) -> int:
+        return self.p_NLK.shape[2]
+
+    @property
+    def answers_NL(self) -> NDArray[np.int64]:
+        return self.p_NLK.argmax(axis=2)
+
+    def at(self, lengths: tuple[int, ...]) -> Outcome:
+        """Some of the lengths."""
+        return Outcome(lengths, self.p_NLK[:, [self.lengths.index(length) for length in lengths]], self.y)
+
+    def take(self, rows: NDArray[np.bool_]) -> Outcome:
+        """Some of the series."""
+        return Outcome(self.lengths, self.p_NLK[rows], self.y[rows])
+
+    def macro_f1(self, length: int) -> Estimate:
+        return multiclass.macro_f1(self._answers(length), self.y, self.classes)
+
+    def mean_macro_f1(self) -> Estimate:
+        """The mean over the lengths: one number for a curve."""
+        return Resamples(len(self.y)).estimate(self._mean_of_lengths())
+
+    def mean_less(self, other: Outcome) -> Estimate:
+        """How much larger the mean over the lengths is than that of other answers to the same series."""
+        ours, theirs = self._mean_of_lengths(), other._mean_of_lengths()
+        return Resamples(len(self.y)).estimate(lambda w_BN: ours(w_BN) - theirs(w_BN))
+
+    def less(self, other: Outcome, length: int) -> Estimate:
+        """How much larger the macro-F1 is at a length."""
+        return multiclass.macro_f1_difference(other._answers(length), self._answers(length), self.y, self.classes)
+
+    def _answers(self, length: int) -> NDArray[np.int64]:
+        return self.answers_NL[:, self.lengths.index(length)]
+
+    def _mean_of_lengths(self) -> _Mean:
+        return _Mean([MacroF1(answers, self.y, self.classes) for answers in self.answers_NL.T])
+
+
+class _Mean:
+    """The mean of several functions of weights (B, N)."""
+
+    def __init__(self, parts: list[MacroF1]) -> None:
+        self.parts = parts
+
+    def __call__(self, w_BN: Floats) -> Floats:
+        found: Floats = np.mean([part(w_BN) for part in self.parts], axis=0)
+        return found
+
+
+def best(of_val: Mapping[str, Outcome]) -> str:
+    """The name of the answers with the largest mean macro-F1; to be asked of validation series."""
+    return max(of_val, key=lambda name: of_val[name]._mean_of_lengths()(np.ones((1, len(of_val[name].y))))[0])

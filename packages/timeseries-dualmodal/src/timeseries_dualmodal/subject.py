@@ -1,0 +1,66 @@
+"""Who answers: a trained model with what it was fitted with.
+
+Shapes: N series, L lengths, K classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from shared_core import runs, weights
+from shared_core.cli import App
+from shared_core.records import RunDir
+from shared_core.runs import RunOptions
+from timeseries_dualmodal import answers, saved, train
+from timeseries_dualmodal.config import Config
+from timeseries_dualmodal.decision import Decided
+from timeseries_dualmodal.description import Description
+from timeseries_dualmodal.members import Members
+from timeseries_dualmodal.sight import Eyes
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model that has been trained, ready to answer."""
+
+    run: RunDir
+    name: str  # of the checkpoint
+    config: Config
+    about: Description
+    model: Members
+    eyes: Eyes | None
+    device: torch.device
+    decided: Decided | None  # temperatures and stopping rule; None where training has not finished
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """The lengths after which it is asked."""
+        return train.asked(self.config, len(self.about.times))
+
+    def probabilities(self, x_NVT: NDArray[np.float32], lengths: tuple[int, ...]) -> NDArray[np.float64]:
+        """(N, L, K) after each of some lengths, as the model gives them."""
+        logits_NLK = answers.logits(self.model, torch.from_numpy(x_NVT), lengths, self.eyes, self.device)
+        return logits_NLK.double().softmax(dim=-1).numpy()
+
+
+def find(app: App, config: Config, options: RunOptions, device: torch.device) -> Trained:
+    """The model that the options mean.
+
+    Raises UserError where there is no such run or checkpoint, or its weights are of another configuration.
+    """
+    return of_run(runs.locate(app, config, options), config, options.checkpoint, device)
+
+
+def of_run(run: RunDir, config: Config, checkpoint: str, device: torch.device) -> Trained:
+    """The model that a run of this configuration has come to; raises as `find`."""
+    path = runs.checkpoint(run, checkpoint)
+    about = saved.describe(run, config)
+    model = train.build_model(config, about)
+    weights.load_strictly(model, weights.load_weights(path), path)
+    model = model.to(device).eval()
+    eyes = train.eyes_of(config, model, about) if config.model.sees else None
+    return Trained(run, path.name, config, about, model, eyes, device, saved.decided(run))

@@ -1,0 +1,90 @@
+"""Tables of an evaluation: rows of dictionaries, an `Estimate` as its dictionary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared_core.intervals import Estimate
+from timeseries_dualmodal import baselines, earliness
+from timeseries_dualmodal.earliness import Curve
+from timeseries_dualmodal.outcome import Outcome
+
+Rows = list[dict[str, Any]]
+MODEL = "model"
+NEVER = "not reached"
+SMALLEST_GROUP = 20  # series; of fewer, a macro-F1 says nothing
+
+
+def by_length(model: Outcome, others: Mapping[str, Outcome], best: str | None) -> Rows:
+    """Macro-F1 after each length, of the model and of the baselines; the model against the best of these."""
+    rows = []
+    for length in model.lengths:
+        row: dict[str, Any] = {"steps": length, MODEL: model.macro_f1(length).as_dict()}
+        row |= {named(name): round(other.macro_f1(length).value, 3) for name, other in others.items()}
+        if best is not None:
+            row[f"model less {named(best)}"] = model.less(others[best], length).as_dict()
+        rows.append(row)
+    return rows
+
+
+def accuracies(curve: Curve, shown: Sequence[int]) -> Rows:
+    """Accuracy after each length."""
+    return [
+        {"steps": length, "accuracy": estimate.as_dict()}
+        for length, estimate in zip(curve.lengths, curve.accuracy, strict=True)
+        if length in shown
+    ]
+
+
+def by_class(curve: Curve, classes: Sequence[str], y: NDArray[np.int64], shown: Sequence[int]) -> Rows:
+    """F1 of each class after each length, and the first length at which it is recognised."""
+    recognised = curve.classes_recognised()
+    rows = []
+    for k, name in enumerate(classes):
+        f1 = {f"{length} steps": _number(curve.f1_LK[curve.lengths.index(length), k]) for length in shown}
+        first = recognised[k]
+        rows.append(
+            {
+                "class": name,
+                "series": int((y == k).sum()),
+                **f1,
+                f"F1 of {earliness.RECOGNISED:g} after": NEVER if first is None else f"{first} steps",
+            }
+        )
+    return rows
+
+
+def by_group(model: Outcome, values: NDArray[np.str_], name: str, shown: Sequence[int]) -> Rows:
+    """Macro-F1 for the series of each region, year or whatever the column says."""
+    rows = []
+    for value in np.unique(values):
+        inside = values == value
+        if inside.sum() < SMALLEST_GROUP:
+            rows.append({name: value, "series": int(inside.sum()), **dict.fromkeys(map(str, shown), "too few")})
+            continue
+        part = model.take(inside)
+        estimates = {f"{length} steps": part.macro_f1(length).as_dict() for length in shown}
+        rows.append({name: value, "series": int(inside.sum()), **estimates})
+    return rows
+
+
+def decisions(scores: Mapping[str, Estimate], fixed: Mapping[int, Mapping[str, Estimate]]) -> Rows:
+    """What the stopping rule's answers are worth, beside those that are all given after a fixed number of steps."""
+    keys = ("accuracy", "macro_f1", "steps_observed", "fraction_observed", "harmonic_mean")
+    rows = [{"answered": "by the rule", **{key: scores[key].as_dict() for key in keys}}]
+    for length, of_length in fixed.items():
+        rows.append({"answered": f"after {length} steps", **{key: of_length[key].as_dict() for key in keys}})
+    return rows
+
+
+def named(baseline: str) -> str:
+    """A baseline's name in tables."""
+    return baseline.replace("_", " ") if baseline in baselines.NAMES else baseline
+
+
+def _number(value: float) -> float | str:
+    return "" if np.isnan(value) else round(float(value), 3)

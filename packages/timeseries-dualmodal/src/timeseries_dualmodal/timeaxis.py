@@ -1,0 +1,68 @@
+"""Times of steps: days of the year, dates, step numbers.
+
+A date becomes a day counted from 1 January (day 1) of the year in which its series begins, so that fields of different
+years share an axis and a season may go on past the end of a year.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import date
+
+import numpy as np
+from numpy.typing import NDArray
+
+Dates = NDArray[np.datetime64]
+_TIME = re.compile(
+    r"(?P<date>(?:19|20)\d\d-\d\d-\d\d|(?:19|20)\d\d_\d\d_\d\d|(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01]))"
+    r"|doy_?(?P<day>\d{1,3})|(?:t|step)_?(?P<step>\d+)|(?P<number>\d+)",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Column:
+    """What the name VARIABLE_TIME of a column says, such as ndvi_doy001, ndvi_2019-04-01, b2_t05 or ndvi_1."""
+
+    variable: str
+    kind: str  # date, day, step or number
+    time: float | date
+
+
+def column(name: str) -> Column | None:
+    """The variable and time in a column's name, or None where it has no such form."""
+    for cut in (place for place, letter in enumerate(name) if letter == "_" and place):  # the first that leaves a time
+        found = _TIME.fullmatch(name[cut + 1 :])
+        if found is None:
+            continue
+        kind = str(found.lastgroup)
+        if kind != "date":
+            return Column(name[:cut], kind, float(found[kind]))
+        day = parse_date(found["date"].replace("_", "-"))
+        if day is not None:
+            return Column(name[:cut], kind, day)
+    return None
+
+
+def parse_date(text: str) -> date | None:
+    """A date out of 2019-04-01 (a time of day may follow) or 20190401, or None."""
+    try:
+        return date.fromisoformat(re.split(r"[T ]", text.strip(), maxsplit=1)[0])
+    except ValueError:
+        return None
+
+
+def days(dates: Dates, begins: Dates) -> NDArray[np.float64]:
+    """Days of `dates` counted from 1 January (day 1) of the years of `begins`, arrays that broadcast."""
+    return (dates - begins.astype("datetime64[Y]").astype("datetime64[D]")).astype(np.float64) + 1
+
+
+def calendar_days(dates: Dates, begins: Dates) -> NDArray[np.float64]:
+    """As `days`, in years of 365 days: the same day of a month is the same day in leap years; 29 February is 59.5."""
+    years = dates.astype("datetime64[Y]").astype(int)
+    months = dates.astype("datetime64[M]").astype(int) % 12
+    inside = (dates - dates.astype("datetime64[M]").astype("datetime64[D]")).astype(np.float64) + 1
+    before = np.cumsum([0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30])[months]
+    leap_day = (months == 1) & (inside == 29)
+    return 365 * (years - begins.astype("datetime64[Y]").astype(int)) + before + inside - 0.5 * leap_day

@@ -22,8 +22,8 @@ def bounds(stage: Stage, steps: int) -> tuple[int, int]:
 
 
 def draw(stage: Stage, steps: int, batch: int, prefixes: int, generator: torch.Generator | None = None) -> torch.Tensor:
-    """Lengths (B, K), stratified: each series gets one from each of K equal parts of the range, and within each part the
-    series are spread evenly as well. Every length of the range is equally likely."""
+    """Lengths (B, K), stratified: each series gets one from each of K equal parts of the range, and within each part
+    the series are spread evenly as well. Every length of the range is equally likely."""
     shortest, longest = bounds(stage, steps)
     # place (k, b) of K x B equal parts of [0, 1); in each row the series come in random order
     parts_KB = torch.stack([torch.randperm(batch, generator=generator) for _ in range(prefixes)])

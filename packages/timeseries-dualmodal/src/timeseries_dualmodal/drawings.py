@@ -30,7 +30,7 @@ def curve(model: Outcome, baselines: Mapping[str, Outcome], series: SeriesSet, s
         estimates,
         folder / f"{split}_curve.png",
         title=f"How well, how early: macro-F1 on {split}",
-        caption=f"After each number of steps, of {series.steps}. The band is the 95 % bootstrap interval of the model's.",
+        caption=f"After each number of steps, of {series.steps}. The band is the model's 95 % bootstrap interval.",
         xlabel="steps seen",
         ylabel="macro-F1",
     )
@@ -61,7 +61,10 @@ def decisions(
     """
     rows = _examples(outcome, stop_N)
     size = (figures.WIDTH, 1.55 * len(rows) + 0.6)
-    caption = "Left: the values (each variable scaled to its own range). Right: probabilities after each step; the line is the answer."
+    caption = (
+        "Left: the values, each variable scaled to its own range. Right: the classes' probabilities after each step. "
+        "The upright line is when the answer was given."
+    )
     with figures.figure(
         folder / f"{split}_decisions.png", f"When the rule answers, on {split}", caption, size, "chart"
     ) as drawn:

@@ -163,8 +163,7 @@ def eyes_of(config: Config, model: Members, about: Description) -> Eyes:
     """What shows pictures to a model, on the axes that it was fitted with."""
     wanted, scale, times = config.pictures, model.scales[0], about.times
     axes = Axes.of(times, scale.low_V.cpu().numpy(), scale.high_V.cpu().numpy())
-    plots = Plots(axes, times, wanted.size, wanted.line_width, wanted.marker, wanted.axes, wanted.margin, wanted.gaps)
-    return Live(plots)
+    return Live(Plots(axes, times, **wanted.look))
 
 
 def reported(config: Config, steps: int) -> tuple[int, ...]:

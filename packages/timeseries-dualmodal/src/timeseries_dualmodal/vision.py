@@ -5,6 +5,7 @@ Shapes: N pictures, H x W pixels, D features.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -27,7 +28,7 @@ class SmallCNN(nn.Module):
         widths = [self.channels, *channels]
         self.stages = nn.ModuleList(
             nn.Sequential(nn.Conv2d(before, after, 3, 2, 1, bias=False), nn.GroupNorm(4, after), nn.GELU())
-            for before, after in zip(widths, widths[1:], strict=False)
+            for before, after in itertools.pairwise(widths)
         )
         # where a line runs matters: rows keep their place, columns too
         side = max(1, size // 2 ** len(channels))

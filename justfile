@@ -147,7 +147,7 @@ lock *FLAGS: install
     set -euo pipefail
     command -v uv >/dev/null && uv=(uv) || { '{{ python }}' -m pip install --quiet uv; uv=('{{ python }}' -m uv); }
     "${uv[@]}" pip compile shared/pyproject.toml packages/*/pyproject.toml --group pyproject.toml:dev \
-        --extra search --extra onnx --extra datasets --extra images --extra modal \
+        --extra search --extra onnx --extra datasets --extra transformers --extra images --extra modal \
         --no-emit-package shared-core --python-version 3.11 \
         --no-emit-index-url --no-emit-find-links --strip-extras --no-annotate --no-header --quiet \
         --output-file requirements.txt "$@"

@@ -26,7 +26,7 @@ grep '^torch==' requirements.txt >"$temporary/torch.in"
 resolve "$temporary/torch.in" --constraint requirements.txt | grep -vE '^(torch|triton|cuda-|nvidia-)' >"$temporary/needed.in"
 echo 'setuptools>=77' >>"$temporary/needed.in"
 lock torch "what PyTorch needs, and what builds the packages" "$temporary/needed.in"
-lock shared-core "what shared_core needs" shared/pyproject.toml --extra datasets --extra search --extra onnx
+lock shared-core "what shared_core needs" shared/pyproject.toml --extra datasets --extra search --extra onnx --extra transformers
 for project in packages/*/pyproject.toml; do
     name=$(basename "$(dirname "$project")")
     lock "$name" "what $name needs" "$project"

@@ -290,3 +290,18 @@ def test_what_is_not_there_yet_is_left_out_before_anything_is_counted(runtime):
     task = Incomplete(dense(), (32,), loss=needs_it, runtime=runtime)
     planned = plan.plan(RunConfig(**CPU), task, replace(runtime), steps=0)
     assert planned.notes[0] == "teacher: not there; its cost is not counted"
+
+
+def test_a_plan_has_the_task_s_own_notes_and_says_what_an_epoch_takes(runtime):
+    class Talkative(Given):
+        def plan_notes(self):
+            return ["its data would take 5 GB"]
+
+    config = RunConfig(**CPU, training={"epochs": 3})
+    planned = plan.plan(config, Talkative(dense(), (32,), runtime=runtime), runtime, steps=0)
+    assert planned.notes[-1] == "its data would take 5 GB" and planned.epochs == 3
+    assert planned.steps % 3 == 0
+    per_step = 240.0 * 3 / planned.steps
+    assert "12:00 of training (4:00 per epoch, " in replace(planned, step_seconds=per_step).render()
+    quick = replace(planned, step_seconds=1e-3 * 3 / planned.steps)
+    assert "0:00 of training (1 ms per epoch, " in quick.render()

@@ -3,7 +3,8 @@
     python packages/timeseries-dualmodal/benchmarks/difficulty.py
 
 Random splits of 80 / 20 %, stratified by class, and each region held out. Trees see the first t steps of all
-variables, with missing values as they are. The table is the one in `timeseries_dualmodal.phenology`.
+variables, with missing values as they are. The table is the one in `timeseries_dualmodal.phenology`; it takes about ten
+minutes on one core.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ STEPS = (3, 6, 9, 12, 18, 24, 37)
 
 def scores(series: SeriesSet, train: np.ndarray, test: np.ndarray) -> list[float]:
     """Macro-F1 at each of STEPS."""
+    assert series.y is not None
     found = []
     for steps in STEPS:
         features = series.x[:, :, :steps].reshape(len(series), -1)
@@ -39,6 +41,7 @@ def main() -> None:
     parser.add_argument("--splits", type=int, default=3, help="random splits")
     options = parser.parse_args()
     series = generate(options.n, options.seed)
+    assert series.y is not None
     drawn = [splits.stratified(series.y, {"train": 0.8, "test": 0.2}, seed=seed) for seed in range(options.splits)]
     rows = {"random": np.array([scores(series, one["train"], one["test"]) for one in drawn])}
     region = series.groups["region"]
@@ -46,7 +49,8 @@ def main() -> None:
         rows[f"{name} held out"] = np.array(
             [scores(series, np.flatnonzero(region != name), np.flatnonzero(region == name))]
         )
-    rows["held out, mean"] = np.concatenate([found for name, found in rows.items() if name != "random"])
+    held_out = np.concatenate([found for name, found in rows.items() if name != "random"])
+    rows |= {"held out, mean": held_out, "held out, worst": held_out.min(axis=0, keepdims=True)}
     print(f"{'steps':16}" + "".join(f"{steps:6d}" for steps in STEPS))
     for name, found in rows.items():
         print(f"{name:16}" + "".join(f"{value:6.2f}" for value in found.mean(axis=0)))

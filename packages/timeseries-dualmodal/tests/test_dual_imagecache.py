@@ -1,6 +1,7 @@
 """The multi-scale cache: the same pictures as live, small, whole or refused, and no trace of a kill."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from PIL import Image
 from shared_core.errors import UserError
 from timeseries_dualmodal import cachewriter, coding, imagecache, shards
 from timeseries_dualmodal.imagecache import ImageCache
+from timeseries_dualmodal.pictures_config import SCALES as SCALES_OF_THE_GUIDE
 from timeseries_dualmodal.plots import Axes, Plots, colours, paint
 
 N, V, T, SIZE = 23, 3, 12, 32
@@ -91,7 +93,7 @@ def test_the_scale_is_the_largest_not_beyond_the_prefix(made: Path) -> None:
     cache = opened(made)
     assert cache.scales == SCALES and cache.largest == 12
     assert [cache.scale_for(length) for length in (1, 2, 4, 5, 11, 12)] == [None, 2, 2, 5, 5, 12]
-    default = replace(cache, scales=imagecache.SCALES)
+    default = replace(cache, scales=SCALES_OF_THE_GUIDE)
     assert default.scale_for(14) == 12  # the guide's example
     assert default.largest == 18  # a prefix of 19 is for the caller to decide
 
@@ -101,6 +103,21 @@ def test_unknown_rows_variables_and_scales_are_refused(made: Path) -> None:
     for rows, scale, variables in ([[N], 2, None], [[-1], 2, None], [[0], 3, None], [[0], 2, [V]]):
         with pytest.raises(ValueError, match=r"outside 0|the cache has 2, 5, 12"):
             cache.read(np.array(rows), scale, variables)
+
+
+def test_reading_keeps_no_file_open(made: Path) -> None:
+    """A large cache has more files than a process may have open."""
+    cache = opened(made)
+
+    def next_one() -> int:
+        handle = os.open(os.devnull, os.O_RDONLY)
+        os.close(handle)
+        return handle
+
+    before = next_one()
+    for scale in SCALES:
+        cache.read(np.arange(N), scale)
+    assert len(cache._open) == 18 and next_one() == before
 
 
 # --- few bytes
@@ -140,7 +157,7 @@ def test_a_picture_takes_less_than_three_kilobytes(tmp_path: Path) -> None:
     x_NVT = np.random.default_rng(0).uniform(0, 1, (12, 2, 37)).astype(np.float32)
     times = np.arange(37.0)
     large = Plots(Axes.fit(x_NVT, times), times, 224, 2.78)
-    metadata = cachewriter.write(tmp_path / "noise", large, x_NVT, imagecache.SCALES, PRINT, bar=False)
+    metadata = cachewriter.write(tmp_path / "noise", large, x_NVT, SCALES_OF_THE_GUIDE, PRINT, bar=False)
     assert metadata["pictures"] == 12 * 2 * 6
     assert sum(metadata["bytes"].values()) / metadata["pictures"] <= 3000
 
@@ -358,7 +375,7 @@ def test_png_files_show_the_coloured_pictures(tmp_path: Path) -> None:
                 shown = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1) / 255
             assert torch.allclose(shown, live[i, v], atol=0.51 / 255)
     assert metadata["bytes"] == {"5": sum(path.stat().st_size for path in tmp_path.glob("png/time_5/*"))}
-    with pytest.raises(UserError, match=r"holds PNG files.*--format packed"):
+    with pytest.raises(UserError, match=r"holds PNG files.*draw it again with `dualmodal prepare --images"):
         opened(tmp_path / "png")
     write(tmp_path / "png", x_NVT=series()[:6])  # and back again
     assert not list(tmp_path.glob("png/*/*.png"))

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from timeseries_dualmodal import losses
 from timeseries_dualmodal.augment import augment
+from timeseries_dualmodal.model import Answer
 from timeseries_dualmodal.model_config import Augment, Loss
 
 
@@ -19,40 +20,49 @@ def batch(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_plain_loss_is_pytorchs() -> None:
     logits, y = batch()
-    ours = losses.classification(logits, y, torch.ones(6, 3), torch.ones(4), Loss(label_smoothing=0.1))
+    ours = losses.classification(logits, y, torch.ones(6, 3), Loss(label_smoothing=0.1))
     theirs = F.cross_entropy(logits.flatten(0, 1), y.repeat_interleave(3), label_smoothing=0.1)
     assert torch.allclose(ours, theirs)
 
 
 def test_focal_loss_without_gamma_is_cross_entropy_and_follows_its_formula() -> None:
     logits, y = batch()
-    ones = torch.ones(6, 3), torch.ones(4)
-    plain = losses.classification(logits, y, *ones, Loss())
-    assert torch.allclose(losses.classification(logits, y, *ones, Loss(kind="focal", gamma=0)), plain)
+    plain = losses.classification(logits, y, torch.ones(6, 3), Loss())
+    assert torch.allclose(losses.classification(logits, y, torch.ones(6, 3), Loss(kind="focal", gamma=0)), plain)
     p = logits.double().softmax(-1).numpy()[np.arange(6), :, y.numpy()]
     expected = (-((1 - p) ** 2) * np.log(p)).mean()
-    assert losses.classification(logits, y, *ones, Loss(kind="focal")).item() == pytest.approx(expected, rel=1e-5)
+    assert losses.classification(logits, y, torch.ones(6, 3), Loss(kind="focal")).item() == pytest.approx(
+        expected, rel=1e-5
+    )
 
 
 def test_class_weights_reach_the_loss() -> None:
     """The predecessor computed them and used them nowhere."""
     logits, y = batch()
+    length = torch.full((6, 3), 2)
     logits.requires_grad_()
-    weights = losses.class_weights(torch.tensor([100, 10, 10, 1]), 1.0)
+    plain, weighted = (
+        losses.class_weights(torch.tensor([100, 10, 10, 1]), 4, Loss(class_weights=power)) for power in (0.0, 1.0)
+    )
     gradients = [
-        torch.autograd.grad(losses.classification(logits, y, torch.ones(6, 3), w, Loss()), logits)[0]
-        for w in (weights, torch.ones(4))
+        torch.autograd.grad(losses.total(Answer(logits), y, length, weight_TC, Loss())[0], logits)[0]
+        for weight_TC in (weighted, plain)
     ]
     ratio = (gradients[0] / gradients[1])[:, 0, 0]
-    assert torch.allclose(ratio, weights[y], rtol=1e-4)
+    assert torch.allclose(ratio, weighted[2, y], rtol=1e-4)
+    assert weighted[2, 3] > 50 * weighted[2, 0]
 
 
-@given(st.lists(st.integers(1, 1000), min_size=2, max_size=8), st.floats(0, 1))
-def test_class_weights_keep_the_mean_over_samples(counts: list[int], power: float) -> None:
+@given(st.lists(st.integers(1, 1000), min_size=2, max_size=8), st.floats(0, 1), st.floats(0, 1))
+def test_class_weights_keep_the_mean_over_samples(counts: list[int], early: float, late: float) -> None:
     counts_C = torch.tensor(counts)
-    weight_C = losses.class_weights(counts_C, power)
-    assert ((weight_C * counts_C).sum() / counts_C.sum()).item() == pytest.approx(1, rel=1e-4)
-    assert torch.equal(weight_C.argsort(stable=True), (1 / counts_C).argsort(stable=True)) or power < 0.01
+    weight_TC = losses.class_weights(counts_C, 10, Loss(class_weights=late, early_class_weights=early))
+    assert weight_TC.shape == (11, len(counts))
+    means = (weight_TC.double() * counts_C).sum(dim=1) / counts_C.sum()
+    assert torch.allclose(means, torch.ones(11, dtype=torch.float64), rtol=1e-4)
+    for row, power in ((weight_TC[0], early), (weight_TC[10], late)):
+        ratio = (counts_C[0] / counts_C[1]).item() ** -power
+        assert (row[0] / row[1]).item() == pytest.approx(ratio, rel=1e-3)
 
 
 def test_earlier_prefixes_weigh_more() -> None:

@@ -11,6 +11,7 @@ import pytest
 from shared_core import hub, prepared
 from shared_core.errors import UserError
 from timeseries_dualmodal import prepare
+from timeseries_dualmodal.config import PrepareOptions
 from timeseries_dualmodal.data_config import Data, Split
 from timeseries_dualmodal.division import divide
 from timeseries_dualmodal.readers import read
@@ -216,7 +217,7 @@ def test_a_set_with_other_settings_is_never_used_silently(tmp_path: Path, source
 
 def test_sample_is_the_generated_set_in_the_configured_size(tmp_path: Path) -> None:
     other = Data(source="elsewhere.csv", name="mine", sample_size=70, sample_seed=3, label="crop")
-    assert prepare.run(None, config(tmp_path, other), SimpleNamespace(sample=True)) == 0  # type: ignore[arg-type]
+    assert prepare.run(None, config(tmp_path, other), PrepareOptions(sample=True)) == 0  # type: ignore[arg-type]
     loaded = prepare.load(tmp_path / "timeseries-dualmodal" / "sample")
     assert np.array_equal(loaded.x, read(Data(sample_size=70, sample_seed=3)).x, equal_nan=True)
 

@@ -28,6 +28,7 @@ class Plan:
     trainable: int
     flops_per_sample: float  # forward and backward
     batch: str  # how the effective batch is made up
+    epochs: int
     steps: int  # optimizer steps
     samples: int
     memory: dict[str, float]  # bytes: weights, gradients, optimizer, averaged weights, activations, workspace
@@ -71,9 +72,8 @@ class Plan:
         if self.step_seconds is None or self.seconds is None:
             rows.append(("time", "not known: measure with --steps 5, or name a GPU with --gpu"))
         else:
-            step = f"{self.step_seconds * 1000:.3g} ms" if self.step_seconds < 1 else f"{self.step_seconds:.3g} s"
-            per_step = f"{step} per step, {how}"
-            rows.append(("time", f"{duration(self.seconds)} of training ({per_step})"))
+            pace = f"{_short(self.seconds / self.epochs)} per epoch, {_short(self.step_seconds)} per step, {how}"
+            rows.append(("time", f"{duration(self.seconds)} of training ({pace})"))
         width = max(len(name) for name, _ in rows) + 2
         lines = [f"plan of {self.name}", *(f"  {name:<{width}}{value}" for name, value in rows)]
         return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
@@ -108,7 +108,7 @@ def plan(config: RunConfig, task: Task, runtime: Runtime, steps: int = 5, gpu: s
     memory, checkpoint = _bytes(config, task, model, measured)
     if config.runtime.fsdp and runtime.world > 1:
         memory = _sharded(memory, model, runtime.world)
-    training, notes = config.training, [*unplanned, *_notes(config, runtime.world)]
+    training, notes = config.training, [*unplanned, *_notes(config, runtime.world), *task.plan_notes()]
     effective = task.batches.batch_size * training.accumulation * runtime.world
 
     device, available, seconds, here = _describe(runtime), None, None, False
@@ -139,6 +139,7 @@ def plan(config: RunConfig, task: Task, runtime: Runtime, steps: int = 5, gpu: s
         trainable=sum(p.numel() for p in model.parameters() if p.requires_grad),
         flops_per_sample=measured.flops_per_sample,
         batch=f"{effective} = {task.batches.batch_size} x {training.accumulation} passes x {runtime.world} processes",
+        epochs=training.epochs,
         steps=total_steps,
         samples=total_steps * effective,
         memory=memory,
@@ -157,6 +158,12 @@ def quantity(value: float, unit: str) -> str:
         if value >= 10**power:
             return f"{value / 10**power:.3g} {prefix}{unit}"
     return f"{value:.3g} {unit}"
+
+
+def _short(seconds: float) -> str:
+    if seconds >= 60:
+        return duration(seconds)
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{seconds * 1000:.3g} ms"
 
 
 def _precision(config: RunConfig, runtime: Runtime, named: gpus.Gpu | None) -> gpus.Precision:

@@ -61,6 +61,11 @@ class Task(ABC):
         is still to be trained. What the plan should say about it, one line each."""
         return []
 
+    def plan_notes(self) -> list[str]:
+        """What a plan should say besides the costs of training, such as the disk of what could be made ready for it,
+        one line each."""
+        return []
+
     def no_decay(self, name: str, parameter: nn.Parameter) -> bool:
         """Whether a parameter is exempt from weight decay: by default vectors and scalars."""
         return parameter.ndim < 2

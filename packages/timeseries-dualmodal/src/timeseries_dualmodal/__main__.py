@@ -18,6 +18,7 @@ APP = App(
         "csv": "data.source",
         "model_type": "model.type",
         "multiscale_cache_dir": "pictures.cache",
+        "embeddings_dir": "pictures.embeddings",
     },
     verbs=(
         Verb(

@@ -18,9 +18,20 @@ PICTURES = 2048  # pictures in one call of a model that sees
 
 @torch.no_grad()
 def logits(
-    model: nn.Module, x_NVT: torch.Tensor, lengths: Sequence[int], eyes: Eyes | None, device: torch.device
+    model: nn.Module,
+    x_NVT: torch.Tensor,
+    lengths: Sequence[int],
+    eyes: Eyes | None,
+    device: torch.device,
+    first: int = 0,
 ) -> torch.Tensor:
-    """(N, L, C) on the CPU. `eyes` is None for a model that only reads; `model` is in evaluation mode."""
+    """(N, L, C) on the CPU.
+
+    Args:
+        model: in evaluation mode.
+        eyes: None for a model that only reads.
+        first: number of the first series among those that the eyes know, where they look series up.
+    """
     if not len(x_NVT):
         raise ValueError("no series to answer")
     length_L = torch.as_tensor(lengths, device=device)
@@ -30,11 +41,12 @@ def logits(
         parts = []
         for length_l in length_L.split(_lengths(x_NVT, lengths, eyes)):
             length_Bl = length_l.expand(len(x_BVT), len(length_l))
-            pictures = None
+            seen = None
             if eyes is not None:
-                length_Bl, pictures = eyes.see(x_BVT, length_Bl, torch.arange(len(x_BVT)))
-            parts.append(model(x_BVT, length_Bl, pictures).logits_BKC.float().cpu())
+                length_Bl, seen = eyes.see(x_BVT, length_Bl, torch.arange(first, first + len(x_BVT)))
+            parts.append(model(x_BVT, length_Bl, seen).logits_BKC.float().cpu())
         found.append(torch.cat(parts, dim=1))
+        first += len(x_BVT)
     return torch.cat(found)
 
 

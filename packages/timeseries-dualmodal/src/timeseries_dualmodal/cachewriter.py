@@ -12,7 +12,7 @@ import contextlib
 import io
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -87,6 +87,7 @@ def write(
     limit_bytes: int | None = None,
     kind: Kind = "packed",
     bar: bool = True,
+    fitted: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Draw every variable of every series at each scale into `folder`, or what is missing there.
 
@@ -97,6 +98,7 @@ def write(
         workers: threads; default: the cores.
         limit_bytes: of the disk that all of them may take.
         kind: packed, which `imagecache.open_cache` reads; or png, ``time_3/sample_0_variate_0.png`` ...
+        fitted: as in `imagecache.description`.
 
     Returns:
         The metadata.
@@ -107,7 +109,7 @@ def write(
     """
     folder = Path(folder)
     check_scales(scales, x_NVT.shape[2])
-    about = {**imagecache.description(plots, fingerprint), "kind": kind}
+    about = {**imagecache.description(plots, fingerprint, fitted), "kind": kind}
     scales = tuple(sorted({*scales, *_held(folder, about)}))
     needed = estimate(plots, x_NVT, scales, kind)
     if limit_bytes is not None and needed > limit_bytes:

@@ -5,19 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ByteSize, Field, model_validator
 
 from shared_core.runs import RunOptions
 from shared_core.settings import RunConfig, Section, resumable
 from timeseries_dualmodal.data_config import Data, Split
 from timeseries_dualmodal.decision_config import Decision
 from timeseries_dualmodal.model_config import Augment, Curriculum, Loss, Model
-from timeseries_dualmodal.pictures_config import Pictures
+from timeseries_dualmodal.pictures_config import SCALES, Pictures
 
 Length = Annotated[int, Field(ge=1)]
-SCALES: tuple[int, ...] = (3, 6, 9, 12, 15, 18)
-QUICK: tuple[int, ...] = (6, 12, 18)
-FULL: tuple[int, ...] = (3, 6, 9, 12, 15, 18, 21, 24, 27, 30, 33, 37)
 
 
 class Evaluation(Section):
@@ -53,11 +50,56 @@ class Config(RunConfig):
             raise ValueError(f"model.vision.patch: {vision.patch} does not divide pictures.size {self.pictures.size}")
         return self
 
+    @model_validator(mode="after")
+    def _embeddings_fit(self) -> Config:
+        vision, key = self.model.vision, "pictures.embeddings"
+        if self.pictures.embeddings is None:
+            return self
+        if not (self.model.sees and vision.is_pretrained and vision.frozen):
+            raise ValueError(
+                f"{key}: is about a frozen model of the Hub that sees; set model.vision.tower, or leave it out"
+            )
+        if self.pictures.cache is not None:
+            raise ValueError(f"{key}: takes the place of pictures; leave out pictures.cache")
+        changed = [f"augment.{name}" for name, value in self.augment if value]
+        if changed:
+            raise ValueError(f"{key}: {', '.join(changed)} would not reach them; set 0 there, or leave out {key}")
+        return self
+
 
 class PrepareOptions(Section):
     """Flags of `prepare` beside the data section."""
 
     sample: bool = Field(False, description="the embedded default: generated crop seasons")
+    images: bool = Field(
+        False, description="also draw pictures for training to read, in pictures.cache; default: the set's pictures/"
+    )
+    quick: bool = Field(False, description="images: after 6, 12 and 18 steps only")
+    full: bool = Field(False, description="images: after 3, 6, ..., 30, 33 steps and the whole season")
+    scales: tuple[Length, ...] = Field((), description="images: after these steps; default: 3,6,9,12,15,18")
+    format: Literal["packed", "png"] = Field(
+        "packed", description="images: packed, which training reads, or png, which people can look at"
+    )
+    limit_disk: ByteSize | None = Field(
+        None, description="images: most disk that they may take, such as 2GB; more is refused before anything is drawn"
+    )
+    workers: int | None = Field(None, ge=1, description="images: threads that draw; default: the cores")
+    embeddings: bool = Field(
+        False,
+        description="also compute what the frozen Hub model of model.vision sees, after every step or --scales, for "
+        "training to read, in pictures.embeddings; default: the set's embeddings/",
+    )
+
+    @model_validator(mode="after")
+    def _of_images(self) -> PrepareOptions:
+        given = [name for name in ("quick", "full", "scales") if getattr(self, name)]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} name different scales; give one of them")
+        given += [name for name in ("limit_disk", "workers") if getattr(self, name) is not None]
+        given += ["format"] if self.format == "png" else []
+        if given and not self.images and not (self.embeddings and given == ["scales"]):
+            raise ValueError(f"{given[0]} is about pictures; add --images")
+        return self
 
 
 class EvaluateOptions(RunOptions):

@@ -11,7 +11,6 @@ from pydantic import Field
 from shared_core.settings import Section
 
 Name = Annotated[str, Field(min_length=1)]
-ColumnValue = Annotated[str, Field(pattern=r"^[^=]+=.+$")]
 
 
 class Data(Section):
@@ -60,7 +59,9 @@ class Data(Section):
         return re.sub(r"[^\w.\-]", "-", source).lstrip(".-") or "series"
 
     def sample(self) -> Data:
-        """The generated crop seasons, as many as this section says."""
+        """The generated crop seasons; this section, where it says so already."""
+        if self.source == "sample":
+            return self
         values: dict[str, Any] = {"sample_size": self.sample_size, "sample_seed": self.sample_seed}
         return Data.model_validate(values)
 
@@ -72,7 +73,7 @@ class Split(Section):
         "random", description="random: stratified by class; grouped: no group of the column `by` is in two splits"
     )
     by: str | None = Field(None, description="grouped: one of data.groups")
-    hold_out: tuple[ColumnValue, ...] = Field(
+    hold_out: tuple[Name, ...] = Field(
         (),
         description="COLUMN=VALUE of data.groups, such as region=Fergana: the series with any of these values are the "
         "test split",

@@ -16,7 +16,7 @@ from shared_core.intervals import Estimate
 from timeseries_dualmodal.outcome import Outcome
 from timeseries_dualmodal.series import SeriesSet
 
-EXAMPLES = 4
+EXAMPLES, VARIABLES = 4, 4  # shown at most
 
 
 def curve(model: Outcome, baselines: Mapping[str, Outcome], series: SeriesSet, split: str, folder: Path) -> Path:
@@ -62,7 +62,7 @@ def decisions(
     rows = _examples(outcome, stop_N)
     size = (figures.WIDTH, 1.55 * len(rows) + 0.6)
     caption = (
-        "Left: the values, each variable scaled to its own range. Right: the classes' probabilities after each step. "
+        "Left: the first variables, each scaled to its own range. Right: the classes' probabilities after each step. "
         "The upright line is when the answer was given."
     )
     with figures.figure(
@@ -72,11 +72,9 @@ def decisions(
         for (left, right), row in zip(axes, rows, strict=True):
             stop = int(stop_N[row])
             stopped = series.times[outcome.lengths[stop] - 1]
-            known = series.x[row]
-            low, high = np.nanmin(known, axis=1, keepdims=True), np.nanmax(known, axis=1, keepdims=True)
-            for values in (known - low) / np.maximum(high - low, 1e-9):
+            for name, values in zip(series.variables[:VARIABLES], series.x[row], strict=False):
                 seen = ~np.isnan(values)
-                left.plot(series.times[seen], values[seen], linewidth=1, alpha=0.8)
+                left.plot(series.times[seen], _spread(values[seen]), linewidth=1.1, label=name)
             left.axvline(stopped, color=figures.INK, linewidth=1)
             asked = series.times[np.asarray(outcome.lengths) - 1]
             for index, name in enumerate(classes):
@@ -88,10 +86,16 @@ def decisions(
             right.set_title(f"{answer} after {outcome.lengths[stop]} steps ({verdict})", fontsize=8, loc="left")
             left.set_yticks([])
             right.set_ylim(0, 1)
-        axes[0][1].legend(fontsize=6, loc="best")
+        for panel in axes[0]:
+            panel.legend(fontsize=6, loc="best")
         for panel in axes[-1]:
             panel.set_xlabel("time")
     return folder / f"{split}_decisions.png"
+
+
+def _spread(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Values (T,) from 0 to 1; nothing of nothing."""
+    return (values - values.min()) / max(np.ptp(values), 1e-9) if len(values) else values
 
 
 def _examples(outcome: Outcome, stop_N: NDArray[np.int64]) -> list[int]:

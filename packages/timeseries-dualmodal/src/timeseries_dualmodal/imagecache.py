@@ -25,18 +25,16 @@ from shared_core.errors import UserError
 from timeseries_dualmodal import shards
 from timeseries_dualmodal.plots import Plots
 
-SCALES = (3, 6, 9, 12, 15, 18)
-QUICK = (6, 12, 18)
-FULL = (3, 6, 9, 12, 15, 18, 21, 24, 27, 30, 33, 37)
 METADATA = "metadata.json"
 FORMAT = 1
 
 
-def description(plots: Plots, fingerprint: str) -> dict[str, Any]:
+def description(plots: Plots, fingerprint: str, fitted: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """What pictures depend on, besides their scale; JSON-able.
 
     Args:
         fingerprint: of the prepared set.
+        fitted: what the axes were fitted by, such as the split; to explain other axes with, settings by their keys.
     """
     axes = plots.axes
     return {
@@ -49,6 +47,7 @@ def description(plots: Plots, fingerprint: str) -> dict[str, Any]:
             "high": np.asarray(axes.high_V, float).tolist(),
         },
         "times": np.asarray(plots.times_T, float).tolist(),
+        "fitted": dict(fitted or {}),
     }
 
 
@@ -66,8 +65,14 @@ def differences(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str
         if look.get(name) != value
     ]
     if any(there.get(name) != wanted[name] for name in ("axes", "times")):
-        found.append("on other axes")
+        found.append(_other_axes(there.get("fitted", {}), wanted["fitted"]))
     return found
+
+
+def _other_axes(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """With what they were fitted with, where that is another split, say; else the series themselves are others."""
+    changed = [f"{key} {there.get(key)} instead of {value}" for key, value in wanted.items() if there.get(key) != value]
+    return f"on axes fitted with {', '.join(changed)}" if changed else "on other axes"
 
 
 def mark(about: Mapping[str, Any], scale: int, first: int) -> bytes:
@@ -102,8 +107,13 @@ def read_metadata(folder: Path) -> dict[str, Any] | None:
     return content
 
 
+def command(folder: Path) -> str:
+    """What makes a cache."""
+    return f"dualmodal prepare --images --multiscale-cache-dir {folder}"
+
+
 def _again(folder: Path) -> str:
-    return f"draw it again with `dualmodal prepare --images --multiscale-cache-dir {folder}`"
+    return f"draw it again with `{command(folder)}` and the configuration of the training"
 
 
 @dataclass
@@ -137,21 +147,37 @@ class ImageCache:
             ValueError: there is no such series, variable or scale.
             UserError: a file is damaged, or was removed by now.
         """
-        rows, size, every = np.asarray(rows_B, np.int64), self.about["look"]["size"], self.about["variables"]
+        size, every = self.about["look"]["size"], self.about["variables"]
         chosen = np.arange(every) if variables is None else np.asarray(variables, np.int64)
-        for what, index, limit in (("series", rows, self.about["series"]), ("variable", chosen, every)):
-            if index.size and not (index.min() >= 0 and index.max() < limit):
-                raise ValueError(f"{what} outside 0..{limit - 1}")
+        if chosen.size and not (chosen.min() >= 0 and chosen.max() < every):
+            raise ValueError(f"variable outside 0..{every - 1}")
+        picture_BVHW = torch.empty(len(rows_B), len(chosen), size, size, dtype=torch.uint8)
+        self._read_into(picture_BVHW, np.arange(len(rows_B)), np.asarray(rows_B, np.int64), scale, chosen)
+        return picture_BVHW
+
+    def read_into(self, picture_NVHW: torch.Tensor, place_B: torch.Tensor, rows_B: torch.Tensor, scale: int) -> None:
+        """As `read`, into `picture_NVHW[place_B]` and without a copy; (N, V, H, W) uint8, contiguous, on the CPU."""
+        self._read_into(picture_NVHW, place_B.numpy(), rows_B.numpy(), scale, np.arange(self.about["variables"]))
+
+    def _read_into(
+        self,
+        picture_NVHW: torch.Tensor,
+        place_B: NDArray[np.int64],
+        rows_B: NDArray[np.int64],
+        scale: int,
+        chosen_V: NDArray[np.int64],
+    ) -> None:
+        if rows_B.size and not (rows_B.min() >= 0 and rows_B.max() < self.about["series"]):
+            raise ValueError(f"series outside 0..{self.about['series'] - 1}")
         if scale not in self.scales:
             raise ValueError(f"scale {scale}: the cache has {', '.join(map(str, self.scales))}")
-        picture_BVHW = np.empty((len(rows), len(chosen), size, size), np.uint8)
-        number_B, within_B = np.divmod(rows, self.about["rows_per_shard"])
+        number_B, within_B = np.divmod(rows_B, self.about["rows_per_shard"])
+        planes = picture_NVHW.view(-1, *picture_NVHW.shape[2:]).numpy()
         for number in np.unique(number_B).tolist():
             some = np.flatnonzero(number_B == number)
-            index = (within_B[some, None] * every + chosen).ravel()
-            places = (some[:, None] * len(chosen) + np.arange(len(chosen))).ravel()
-            _unpack(self._shard(scale, number), index, places, picture_BVHW.reshape(-1, size, size))
-        return torch.from_numpy(picture_BVHW)
+            index = (within_B[some, None] * self.about["variables"] + chosen_V).ravel()
+            places = (place_B[some, None] * len(chosen_V) + np.arange(len(chosen_V))).ravel()
+            _unpack(self._shard(scale, number), index, places, planes)
 
     def _shard(self, scale: int, number: int) -> shards.Shard:
         if (scale, number) not in self._open:
@@ -170,10 +196,10 @@ def _unpack(
         raise shards.damaged(shard.path, "is damaged")
 
 
-def open_cache(folder: Path, fingerprint: str, plots: Plots) -> ImageCache:
+def open_cache(folder: Path, fingerprint: str, plots: Plots, fitted: Mapping[str, Any] | None = None) -> ImageCache:
     """The cache in `folder`, if it holds the pictures that `plots` would draw of the set with this fingerprint.
 
-    A scale whose folder was removed is left out, with a message.
+    A scale whose folder was removed is left out, with a message. `fitted` is as in `description`.
 
     Raises:
         UserError: the folder is missing, unfinished, of another set, drawn differently, or of PNG files; a file of it
@@ -181,16 +207,15 @@ def open_cache(folder: Path, fingerprint: str, plots: Plots) -> ImageCache:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        command = f"`dualmodal prepare --images --multiscale-cache-dir {folder}`"
-        raise UserError(f"{folder}: there is no such folder of pictures; make it with {command}")
+        raise UserError(f"{folder}: there is no such folder of pictures; make it with `{command(folder)}`")
     about = read_metadata(folder)
     if about is None:
         raise UserError(f"{folder}: holds no finished cache of pictures ({METADATA} is missing); {_again(folder)}")
-    reasons = differences(about, description(plots, fingerprint))
+    reasons = differences(about, description(plots, fingerprint, fitted))
     if reasons:
         raise UserError(f"{folder}: the pictures were drawn {', '.join(reasons)}; {_again(folder)}")
     if about["kind"] != "packed":
-        raise UserError(f"{folder}: holds PNG files, which are to be looked at; {_again(folder)} --format packed")
+        raise UserError(f"{folder}: holds PNG files, which are to be looked at; {_again(folder)}")
     scales = tuple(scale for scale in about["scales"] if place(folder, scale).is_dir())
     removed = [f"time_{scale}" for scale in about["scales"] if scale not in scales]
     if not scales:

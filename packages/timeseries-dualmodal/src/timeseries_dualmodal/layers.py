@@ -15,7 +15,7 @@ class Block(nn.Module):
 
     def __init__(self, dim: int, heads: int, dropout: float, causal: bool = False, expand: int = 2) -> None:
         super().__init__()
-        self.heads, self.causal, self.dropout = heads, causal, dropout
+        self.heads, self.causal = heads, causal
         self.norm_attention, self.norm_mlp = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.qkv, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
         self.mlp = nn.Sequential(
@@ -31,14 +31,9 @@ class Block(nn.Module):
     def _attend(self, x_BLD: torch.Tensor, mask_BL: torch.Tensor | None) -> torch.Tensor:
         batch, length, dim = x_BLD.shape
         q, k, v = self.qkv(x_BLD).view(batch, length, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)
-        attended = F.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            attn_mask=None if mask_BL is None else mask_BL[:, None, None, :],
-            dropout_p=self.dropout if self.training else 0.0,
-            is_causal=self.causal,
-        )
+        # no dropout in here: the fast kernels know none, and drawing its mask took half of a training step
+        mask = None if mask_BL is None else mask_BL[:, None, None, :]
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=self.causal)
         return self.out(attended.transpose(1, 2).reshape(batch, length, dim))
 
 

@@ -12,20 +12,21 @@ from timeseries_dualmodal.model import Answer
 from timeseries_dualmodal.model_config import Loss
 
 
-def class_weights(counts_C: torch.Tensor, power: float) -> torch.Tensor:
-    """(C,) weights of classes, (1 / share)**power, scaled so that the mean over the samples is 1.
+def class_weights(counts_C: torch.Tensor, steps: int, wanted: Loss) -> torch.Tensor:
+    """(T + 1, C) weights of classes after each number of steps: (1 / share)**power, at a mean over the samples of 1.
 
     Raises ValueError where a class has no sample.
     """
     if (counts_C == 0).any():
         raise ValueError("a class has no training sample")
-    raw_C = (counts_C.sum() / counts_C).double() ** power
-    return (raw_C * counts_C.sum() / (raw_C * counts_C).sum()).float()
+    early = wanted.class_weights if wanted.early_class_weights is None else wanted.early_class_weights
+    share_T = torch.arange(steps + 1, dtype=torch.float64) / steps
+    power_T1 = (early + (wanted.class_weights - early) * share_T)[:, None]
+    raw_TC = (counts_C.sum() / counts_C.double()) ** power_T1
+    return (raw_TC * counts_C.sum() / (raw_TC * counts_C).sum(dim=1, keepdim=True)).float()
 
 
-def classification(
-    logits_BKC: torch.Tensor, y_B: torch.Tensor, weight_BK: torch.Tensor, weight_C: torch.Tensor, wanted: Loss
-) -> torch.Tensor:
+def classification(logits_BKC: torch.Tensor, y_B: torch.Tensor, weight_BK: torch.Tensor, wanted: Loss) -> torch.Tensor:
     """Weighted mean over prefixes of cross-entropy, or of the focal loss (Lin et al. 2017, ICCV).
 
     The focal factor is that of the true class's probability; label smoothing leaves it alone.
@@ -37,7 +38,7 @@ def classification(
     if wanted.kind == "focal":
         p_N = logits_NC.softmax(dim=-1).gather(1, y_N[:, None]).squeeze(1)
         loss_N = (1 - p_N) ** wanted.gamma * loss_N
-    return (loss_N * weight_C[y_N] * weight_BK.reshape(-1)).mean()
+    return (loss_N * weight_BK.reshape(-1)).mean()
 
 
 def earliness_weights(length_BK: torch.Tensor, steps: int, k: float) -> torch.Tensor:
@@ -64,18 +65,23 @@ def total(
     answer: Answer,
     y_B: torch.Tensor,
     length_BK: torch.Tensor,
-    steps: int,
-    weight_C: torch.Tensor,
+    weight_TC: torch.Tensor,
     wanted: Loss,
     also_B: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """The loss of a batch, and its parts by name. `also_B` is the second target of the series."""
-    weight_BK = earliness_weights(length_BK, steps, wanted.early_weight)
-    loss = classification(answer.logits_BKC, y_B, weight_BK, weight_C, wanted)
+    """The loss of a batch, and its parts by name.
+
+    Args:
+        weight_TC: `class_weights`.
+        also_B: the second target of the series.
+    """
+    steps = len(weight_TC) - 1
+    weight_BK = earliness_weights(length_BK, steps, wanted.early_weight) * weight_TC[length_BK, y_B[:, None]]
+    loss = classification(answer.logits_BKC, y_B, weight_BK, wanted)
     parts: dict[str, torch.Tensor] = {}
     if answer.sight_logits_BKC is not None and answer.words_logits_BKC is not None:
         for name, logits in (("sight", answer.sight_logits_BKC), ("words", answer.words_logits_BKC)):
-            parts[name] = classification(logits, y_B, weight_BK, weight_C, wanted)
+            parts[name] = classification(logits, y_B, weight_BK, wanted)
             loss = loss + wanted.branches * parts[name]
     if answer.also_BKA is not None and also_B is not None:
         target_BK = also_B[:, None].expand(length_BK.shape)

@@ -26,10 +26,10 @@ class Members(nn.Module):
         return [member.scale for member in self.members]
 
     def forward(
-        self, x_BVT: torch.Tensor, length_BK: torch.Tensor, pictures_BKVHW: torch.Tensor | None = None
+        self, x_BVT: torch.Tensor, length_BK: torch.Tensor, seen: torch.Tensor | None = None
     ) -> Answer | list[Answer]:
         """As `DualModel.forward`; in training a list, since each member has a loss of its own."""
-        found = [member(x_BVT, length_BK, pictures_BKVHW) for member in self.members]
+        found = [member(x_BVT, length_BK, seen) for member in self.members]
         if self.training:
             return found
         log_p_MBKC = torch.stack([answer.logits_BKC.float().log_softmax(dim=-1) for answer in found])

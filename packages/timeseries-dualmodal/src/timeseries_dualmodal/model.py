@@ -14,6 +14,7 @@ from torch import nn
 
 from timeseries_dualmodal import language, vision
 from timeseries_dualmodal.fusion import Fusion
+from timeseries_dualmodal.hubvision import HubVision
 from timeseries_dualmodal.model_config import Model
 
 OUTLIER = 20.0  # standard deviations that a value may lie from the mean; beyond, it counts as so far
@@ -83,6 +84,8 @@ class DualModel(nn.Module):
         aligned: bool = True,
         branched: bool = True,
         also: int = 0,
+        words: nn.Module | None = None,
+        sight: nn.Module | None = None,
     ) -> None:
         """What training does not use is not made.
 
@@ -91,12 +94,13 @@ class DualModel(nn.Module):
             aligned: training compares pictures with numbers.
             branched: training asks each of them what it would say alone.
             also: values of a second target that training asks for; 0: there is none.
+            words, sight: towers that are pretrained (`hublanguage`, `hubvision`); default: made here.
         """
         super().__init__()
         self.kind = wanted.type
         self.scale = Scale(variables)
-        self.words = _words(wanted, variables, times_T) if wanted.reads else None
-        self.sight = _sight(wanted, size) if wanted.sees else None
+        self.words = (words or _words(wanted, variables, times_T)) if wanted.reads else None
+        self.sight = (sight or _sight(wanted, size)) if wanted.sees else None
         seen = 1 if wanted.type == "numeric" else variables
         width = (wanted.language.dim if wanted.reads else 0) + (wanted.vision.dim if wanted.sees else 0)
 
@@ -114,15 +118,14 @@ class DualModel(nn.Module):
                 {name: nn.ModuleList([fusion(dim), nn.Linear(wanted.dim, classes)]) for name, dim in inputs.items()}
             )
 
-    def forward(
-        self, x_BVT: torch.Tensor, length_BK: torch.Tensor, pictures_BKVHW: torch.Tensor | None = None
-    ) -> Answer:
+    def forward(self, x_BVT: torch.Tensor, length_BK: torch.Tensor, seen: torch.Tensor | None = None) -> Answer:
         """What to say after `length_BK` steps of each series.
 
         Args:
             x_BVT: values in their own units, NaN where missing.
             length_BK: steps of each prefix, 1 to T.
-            pictures_BKVHW: uint8 coverage of the line plots of each prefix; for models that see.
+            seen: for models that see, of each prefix: coverage of the line plots, uint8 (B, K, V, H, W), or what a
+                frozen tower makes of them, floating point (B, K, V, E).
         """
         batch, prefixes = length_BK.shape
         z_BVT, known_BVT = self.scale(x_BVT)
@@ -132,9 +135,9 @@ class DualModel(nn.Module):
         if self.words is not None:
             words = self.words(z_BVT, known_BVT, length_BK)
         if self.sight is not None:
-            if pictures_BKVHW is None:
+            if seen is None:
                 raise ValueError(f"a {self.kind} model needs pictures")
-            sight = self._see(pictures_BKVHW)
+            sight = self._see(seen)
         if self.kind == "numeric":
             known_NV = known_NV.any(dim=1, keepdim=True)
         both_BKVD = torch.cat([features for features in (words, sight) if features is not None], dim=-1)
@@ -159,11 +162,13 @@ class DualModel(nn.Module):
             )
         return answer
 
-    def _see(self, pictures_BKVHW: torch.Tensor) -> torch.Tensor:
-        """(B, K, V, D)."""
+    def _see(self, seen: torch.Tensor) -> torch.Tensor:
+        """(B, K, V, D) of pictures or embeddings."""
         assert self.sight is not None
-        planes_N1HW = pictures_BKVHW.flatten(0, 2)[:, None].to(self.scale.mean_V.dtype) / 255
-        return self.sight(planes_N1HW).view(*pictures_BKVHW.shape[:3], -1)
+        if isinstance(self.sight, HubVision):
+            return self.sight(seen.flatten(0, 1)).unflatten(0, seen.shape[:2])
+        planes_N1HW = seen.flatten(0, 2)[:, None].to(self.scale.mean_V.dtype) / 255
+        return self.sight(planes_N1HW).view(*seen.shape[:3], -1)
 
 
 def _words(wanted: Model, variables: int, times_T: torch.Tensor) -> nn.Module:

@@ -12,6 +12,11 @@ ModelType = Literal["dual_modal", "language_only", "vision_only", "numeric"]
 Ratio = Annotated[float, Field(ge=0, le=1)]
 
 
+def _check_tower(tower: str, *ours: str) -> None:
+    if tower not in ours and "/" not in tower:
+        raise ValueError(f"tower: there is no {tower!r}; write {' or '.join(ours)}, or OWNER/NAME@REVISION")
+
+
 class Language(Section):
     """What reads a series as tokens, one series per variable (`timeseries_dualmodal.language`)."""
 
@@ -21,14 +26,26 @@ class Language(Section):
         min_length=1,
     )
     frozen: bool = Field(False, description="a Hub model's weights stay as they are")
-    patch: int = Field(4, ge=1, le=256, description="steps in a token; a token per step, of the last steps until then")
-    dim: int = Field(64, ge=8, description="width (small)")
+    patch: int = Field(
+        4,
+        ge=1,
+        le=256,
+        description="steps in a token; small: a token per step, of the last steps until then; a Hub model: one patch "
+        "after the other",
+    )
+    dim: int = Field(64, ge=8, description="width of the features")
     depth: int = Field(3, ge=1, description="layers (small)")
     heads: int = Field(4, ge=1, description="attention heads (small)")
     dropout: float = Field(0.2, ge=0, lt=1)
 
+    @property
+    def is_pretrained(self) -> bool:
+        """Whether the tower comes from the Hub."""
+        return "/" in self.tower
+
     @model_validator(mode="after")
-    def _heads_fit(self) -> Language:
+    def _is_one(self) -> Language:
+        _check_tower(self.tower, "small")
         if self.dim % self.heads:
             raise ValueError(f"heads: {self.heads} does not divide dim {self.dim}")
         return self
@@ -43,8 +60,10 @@ class Vision(Section):
         min_length=1,
     )
     frozen: bool = Field(True, description="a Hub model's weights stay as they are; its embeddings can then be cached")
-    layer: int | None = Field(None, description="of a Hub model: the hidden layer that is averaged; default: the last")
-    dim: int = Field(64, ge=8, description="width of the features (small)")
+    layer: int | None = Field(
+        None, description="of a Hub model: the hidden layer whose tokens are averaged; default: its pooled output"
+    )
+    dim: int = Field(64, ge=8, description="width of the features")
     depth: int = Field(3, ge=1, description="layers (small_vit)")
     heads: int = Field(4, ge=1, description="attention heads (small_vit)")
     patch: int = Field(8, ge=1, description="pixels of a patch's side (small_vit)")
@@ -57,6 +76,11 @@ class Vision(Section):
     def is_pretrained(self) -> bool:
         """Whether the tower comes from the Hub."""
         return "/" in self.tower
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Vision:
+        _check_tower(self.tower, "small_cnn", "small_vit")
+        return self
 
 
 class Model(Section):
@@ -94,6 +118,11 @@ class Model(Section):
     def _heads_fit(self) -> Model:
         if self.dim % self.fusion_heads:
             raise ValueError(f"fusion_heads: {self.fusion_heads} does not divide dim {self.dim}")
+        if self.type == "numeric" and self.language.is_pretrained:
+            raise ValueError(
+                "language.tower: a text model reads one variable at a time; set model.type language_only, or the tower "
+                "to small"
+            )
         return self
 
 
@@ -104,6 +133,13 @@ class Loss(Section):
     gamma: float = Field(2.0, ge=0, description="focal: how much confident right answers count for less")
     class_weights: float = Field(
         0.5, ge=0, le=1, description="power of (1 / frequency) that weights classes: 0 none, 1 balanced"
+    )
+    early_class_weights: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="the same for a prefix of no steps; in between it changes evenly. Macro-F1 wants rare classes "
+        "guessed more readily where little is known. Default: class_weights",
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     early_weight: float = Field(

@@ -9,6 +9,11 @@ from pydantic import Field
 
 from shared_core.settings import Section, resumable
 
+# after how many steps a cache shows the series, unless it is told otherwise
+SCALES: tuple[int, ...] = (3, 6, 9, 12, 15, 18)
+QUICK: tuple[int, ...] = (6, 12, 18)
+FULL: tuple[int, ...] = (3, 6, 9, 12, 15, 18, 21, 24, 27, 30, 33, 37)
+
 
 class Pictures(Section):
     """Line plots, one per variable (`timeseries_dualmodal.plots`)."""
@@ -33,6 +38,12 @@ class Pictures(Section):
     )
     beyond: Literal["render", "refuse"] = resumable(
         "render", description="prefixes longer than the largest scale of the cache"
+    )
+
+    embeddings: Path | None = resumable(
+        None,
+        description="folder of what a frozen Hub model sees in the pictures, that `prepare --embeddings` made; "
+        "default: it looks again each time",
     )
 
     @property

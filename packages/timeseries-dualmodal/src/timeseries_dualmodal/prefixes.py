@@ -53,10 +53,10 @@ class Seen(Batches):
         self.batches_per_epoch, self.batch_size = source.batches_per_epoch, source.batch_size
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """`pictures` (B, K, V, H, W) uint8; `length` is that of the pictures, also where they come from a cache."""
+        """`seen`, as `Eyes.see` gives it; `length` is that of the pictures, also where they come from a cache."""
         for batch in self.source.epoch(epoch, start):
-            length, pictures = self.eyes.see(batch["x"], batch["length"], batch["row"])
-            yield {**batch, "length": length, "pictures": pictures}
+            length, seen = self.eyes.see(batch["x"], batch["length"], batch["row"])
+            yield {**batch, "length": length, "seen": seen}
 
 
 def as_it_is(batch: Any) -> Any:

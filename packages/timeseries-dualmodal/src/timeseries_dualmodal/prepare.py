@@ -30,9 +30,17 @@ MAX_BYTES = 64 * 2**30  # unpacked
 
 
 def run(app: App, config: Config, options: PrepareOptions | None) -> int:
-    """Prepare the set that the data section describes."""
+    """Prepare the set that the data section describes, and draw its pictures where they are asked for."""
     data = config.data.sample() if options is not None and options.sample else config.data
     prepare(data, config.split, config.paths.data / PACKAGE / data.folder)
+    if options is not None and options.images:
+        from timeseries_dualmodal import picturesets  # torch takes seconds to import
+
+        picturesets.draw(config.model_copy(update={"data": data}), options)
+    if options is not None and options.embeddings:
+        from timeseries_dualmodal import train
+
+        train.embed(config.model_copy(update={"data": data}), options.scales)
     return 0
 
 

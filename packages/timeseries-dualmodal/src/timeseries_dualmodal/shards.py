@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from shared_core import files
@@ -65,9 +66,10 @@ def open_(path: Path, mark: bytes) -> Shard:
     """Map a file, every byte of which is checked. Raises UserError where it is damaged."""
     size = check(path, mark)
     try:
-        content = np.asarray(np.memmap(path, np.uint8, mode="r"))
-    except OSError as error:
-        raise files.explain(error, path) from error
+        # NumPy's map would keep the file open, and a large cache has more files than a process may have open
+        content = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8).numpy()
+    except RuntimeError as error:
+        raise damaged(path, f"cannot be read ({str(error).splitlines()[0]})") from error
     _, _, count, _, checksum = _HEADER.unpack(content[: _HEADER.size].tobytes())
     rest = content[_HEADER.size :]
     if zlib.crc32(rest) != checksum:

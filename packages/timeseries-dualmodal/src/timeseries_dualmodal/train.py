@@ -12,10 +12,11 @@ from torch.nn import functional as F
 
 from shared_core import multiclass
 from shared_core.batches import Batches, LoaderBatches
+from shared_core.errors import UserError
 from shared_core.runtime import Runtime
 from shared_core.seeds import derive, seeded
 from shared_core.task import Task
-from timeseries_dualmodal import answers, division, losses, prepare
+from timeseries_dualmodal import answers, division, embeddingsets, losses, picturesets, prepare
 from timeseries_dualmodal.config import Config
 from timeseries_dualmodal.description import Description, column
 from timeseries_dualmodal.members import Members
@@ -24,6 +25,7 @@ from timeseries_dualmodal.plots import Axes, Plots
 from timeseries_dualmodal.prefixes import Prefixes, Seen, as_it_is
 from timeseries_dualmodal.series import SeriesSet
 from timeseries_dualmodal.sight import Eyes, Live
+from timeseries_dualmodal.towers import Towers
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class EarlyTask(Task):
     maximize = True
 
     def __init__(self, config: Config, runtime: Runtime, material: Material | None = None) -> None:
-        material = material or Material.load(config)
+        self.material = material = material or Material.load(config)
         self.config, self.steps = config, material.series.steps
         train, self.val = material.part("train"), material.part("val")
         assert train.y is not None and self.val.y is not None
@@ -59,8 +61,9 @@ class EarlyTask(Task):
         for scale in self.model.scales:
             fit(scale, train, config.pictures.tail)
         counts_C = torch.from_numpy(np.bincount(train.y, minlength=len(train.classes)))
-        self.weight_C = losses.class_weights(counts_C, config.loss.class_weights).to(runtime.device)
+        self.weight_TC = losses.class_weights(counts_C, self.steps, config.loss).to(runtime.device)
         self.eyes = eyes_of(config, self.model, self.about) if config.model.sees else None
+        self.val_eyes = self.eyes and embeddingsets.eyes(config, self.model, self.eyes, material.parts["val"])
         # the contrast is between the series of a whole batch
         self.splittable = config.model.type != "dual_modal" or config.loss.alignment == 0
         self.batches = self._batches(train, runtime)
@@ -79,16 +82,21 @@ class EarlyTask(Task):
         )
         size, seed = self.config.training.batch_size, self.config.seed
         source = LoaderBatches(dataset, batch_size=size, runtime=runtime, seed=seed, collate=as_it_is)
-        return source if self.eyes is None else Seen(source, self.eyes)
+        if self.eyes is None:
+            return source
+        if self.config.pictures.embeddings is not None:
+            eyes = embeddingsets.eyes(self.config, self.model, self.eyes, self.material.parts["train"])
+            return Seen(source, eyes)
+        return Seen(source, picturesets.eyes(self.config, self.eyes, self.material.parts["train"]))
 
     def loss(self, model: nn.Module, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        answers_M = model(batch["x"], batch["length"], batch.get("pictures"))
+        answers_M = model(batch["x"], batch["length"], batch.get("seen"))
         if isinstance(answers_M, Answer):  # in evaluation mode
             answers_M = [answers_M]
         totals, logs = [], []
         for answer in answers_M:
             total, parts = losses.total(
-                answer, batch["y"], batch["length"], self.steps, self.weight_C, self.config.loss, batch.get("also")
+                answer, batch["y"], batch["length"], self.weight_TC, self.config.loss, batch.get("also")
             )
             right = answer.logits_BKC.argmax(dim=-1) == batch["y"][:, None]
             totals.append(total)
@@ -100,6 +108,12 @@ class EarlyTask(Task):
     def independent(self, model: nn.Module) -> Sequence[nn.Module]:
         return tuple(model.members)  # type: ignore[arg-type]
 
+    def plan_notes(self) -> list[str]:
+        pictures = self.config.pictures
+        if self.eyes is None or pictures.cache is not None or pictures.embeddings is not None:
+            return []
+        return [picturesets.plan_note(self.eyes.plots, self.material.series.x)]
+
     @property
     def is_of_several(self) -> bool:
         return False  # the members are one model
@@ -107,7 +121,7 @@ class EarlyTask(Task):
     def evaluate(self, model: nn.Module, runtime: Runtime) -> dict[str, float]:
         """Macro-F1 and accuracy after each of the lengths that are reported, and their means."""
         lengths = reported(self.config, self.steps)
-        logits_NLC = predict(model, self.val, lengths, self.eyes, runtime)
+        logits_NLC = predict(model, self.val, lengths, self.val_eyes, runtime)
         assert self.val.y is not None
         y_N = torch.from_numpy(self.val.y)
         found: dict[str, float] = {}
@@ -128,19 +142,23 @@ class EarlyTask(Task):
 def build_model(config: Config, about: Description) -> Members:
     """The networks of a configuration for such series, freshly initialised: the same for the same seed."""
     times_T = torch.from_numpy(np.array(about.times))
+    size, variables = config.pictures.size, len(about.variables)
+    towers = Towers(config.model, size)
     made = []
     for index in range(config.model.members):
         with seeded(derive(config.seed, "model", index)):
             made.append(
                 DualModel(
                     config.model,
-                    len(about.variables),
+                    variables,
                     len(about.classes),
                     times_T,
-                    config.pictures.size,
+                    size,
                     aligned=config.loss.alignment > 0,
                     branched=config.loss.branches > 0,
                     also=len(about.also),
+                    words=towers.words(variables, len(times_T)),
+                    sight=towers.sight(variables),
                 )
             )
     return Members(made)
@@ -159,11 +177,25 @@ def fit(scale: Scale, train: SeriesSet, tail: float) -> None:
         getattr(scale, name).copy_(torch.as_tensor(np.asarray(values), dtype=torch.float32))
 
 
-def eyes_of(config: Config, model: Members, about: Description) -> Eyes:
-    """What shows pictures to a model, on the axes that it was fitted with."""
+def eyes_of(config: Config, model: Members, about: Description) -> Live:
+    """What shows pictures to a model that is asked, on the axes that it was fitted with: it draws them, to the step."""
     wanted, scale, times = config.pictures, model.scales[0], about.times
     axes = Axes.of(times, scale.low_V.cpu().numpy(), scale.high_V.cpu().numpy())
     return Live(Plots(axes, times, **wanted.look))
+
+
+def embed(config: Config, scales: tuple[int, ...]) -> None:
+    """Make the embeddings of the prepared set with the configuration's frozen tower (`embeddingsets.make`)."""
+    runtime = Runtime.start(config.runtime, config.seed)
+    if runtime.world > 1:
+        raise UserError("prepare --embeddings: runs in one process; start it without a launcher")
+    material = Material.load(config)
+    train = material.part("train")
+    about = Description.of(train, config.loss.also)
+    model = build_model(config, about)
+    fit(model.scales[0], train, config.pictures.tail)
+    live, autocast = eyes_of(config, model, about), runtime.accelerator.autocast
+    embeddingsets.make(config, model, live, material.series.x, scales, runtime.device, autocast)
 
 
 def reported(config: Config, steps: int) -> tuple[int, ...]:
@@ -182,9 +214,10 @@ def predict(
     model: nn.Module, series: SeriesSet, lengths: tuple[int, ...], eyes: Eyes | None, runtime: Runtime
 ) -> torch.Tensor:
     """Logits (N, L, C) on the CPU, in the series' order; every process answers its share."""
-    rows = series.x[runtime.share(len(series))]
+    share = runtime.share(len(series))
+    rows = series.x[share]
     mine = torch.from_numpy(rows if len(rows) else series.x[:1])  # a process without a share still gathers
-    found = answers.logits(model, mine, lengths, eyes, runtime.device)[: len(rows)]
+    found = answers.logits(model, mine, lengths, eyes, runtime.device, share.start)[: len(rows)]
     return runtime.gather(found, len(series)).cpu()
 
 

@@ -84,6 +84,13 @@ def test_a_prefix_is_answered_alike_alone_and_among_others(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", TYPES)
+def test_a_season_that_has_only_begun_has_fewer_steps(kind: str) -> None:
+    model, x, lengths = build(kind), series(), torch.tensor([[3, 5]]).expand(5, 2)
+    seen = pictures(lengths)
+    assert torch.allclose(model(x[:, :, :5], lengths, seen).logits_BKC, model(x, lengths, seen).logits_BKC, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", TYPES)
 def test_a_missing_variable_is_not_looked_at(kind: str) -> None:
     """Its picture may say anything."""
     model, x, lengths = build(kind), series(), torch.full((5, 1), 6)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ByteSize
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
@@ -120,7 +120,7 @@ def type_text(annotation: Any) -> str:
         return f"{type_text(args[0])},..."
     if origin is dict:
         return "JSON"
-    names = {type(None): "null", bool: "true|false", str: "text", Path: "path", Any: "value"}
+    names = {type(None): "null", bool: "true|false", str: "text", Path: "path", ByteSize: "size", Any: "value"}
     return str(names.get(annotation) or getattr(annotation, "__name__", annotation))
 
 

@@ -33,7 +33,7 @@ class Steps(nn.Module):
 
     def forward(self, tokens_BTI: torch.Tensor, extra_BD: torch.Tensor | None = None) -> torch.Tensor:
         """(B, T, D): what is known after each step. `extra_BD` is added to every token."""
-        x_BTD = self.embed(tokens_BTI) + self.when(self.waves_TW)
+        x_BTD = self.embed(tokens_BTI) + self.when(self.waves_TW[: tokens_BTI.shape[1]])
         if extra_BD is not None:
             x_BTD = x_BTD + extra_BD[:, None]
         for block in self.blocks:

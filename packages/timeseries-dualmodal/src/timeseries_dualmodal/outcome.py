@@ -5,7 +5,7 @@ Shapes: N series, L lengths, K classes, B resamples.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,4 +76,14 @@ class _Mean:
 
 def best(of_val: Mapping[str, Outcome]) -> str:
     """The name of the answers with the largest mean macro-F1; to be asked of validation series."""
-    return max(of_val, key=lambda name: of_val[name]._mean_of_lengths()(np.ones((1, len(of_val[name].y))))[0])
+    return best_of_several([of_val], list(of_val))
+
+
+def best_of_several(of_splits: Sequence[Mapping[str, Outcome]], names: Sequence[str]) -> str:
+    """The same over the validation series of several splits."""
+
+    def mean(name: str) -> float:
+        parts = [of_val[name] for of_val in of_splits]
+        return float(np.mean([part._mean_of_lengths()(np.ones((1, len(part.y))))[0] for part in parts]))
+
+    return max(names, key=mean)

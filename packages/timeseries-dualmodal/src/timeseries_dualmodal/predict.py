@@ -59,7 +59,7 @@ def write(out: Path, who: Trained, series: SeriesSet, known: int) -> int:
     lengths = tuple(length for length in who.decided.lengths if length <= known)
     if not lengths:
         raise UserError(
-            f"--steps: {known} is fewer than the {who.decided.lengths[0]} steps after which the model answers"
+            f"--steps: {known} is fewer than the {who.decided.lengths[0]} steps after which the model is first asked"
         )
     p_NLK = who.decided.calibrated(who.probabilities(series.x, lengths))
     stop_N, answer_N = stopping.decide(who.decided.rule, p_NLK)

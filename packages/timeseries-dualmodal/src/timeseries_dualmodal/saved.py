@@ -69,5 +69,5 @@ def _read(path: Path, make: Callable[[dict[str, Any]], T]) -> T:
         return make(json.loads(path.read_text()))
     except OSError as error:
         raise files.explain(error, path) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (UserError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: is damaged ({error}); train the model again, or pull it again") from error

@@ -72,7 +72,7 @@ def open_(path: Path, mark: bytes) -> Shard:
         raise damaged(path, f"cannot be read ({str(error).splitlines()[0]})") from error
     _, _, count, _, checksum = _HEADER.unpack(content[: _HEADER.size].tobytes())
     rest = content[_HEADER.size :]
-    if zlib.crc32(rest) != checksum:
+    if zlib.crc32(rest.data) != checksum:
         raise damaged(path, "is damaged: its checksum has changed")
     end_K = rest[: 4 * count].view("<u4").astype(np.int64)
     return Shard(path, rest[4 * count :], np.concatenate([[0], end_K[:-1]]), end_K, size)

@@ -1,0 +1,136 @@
+"""A configuration on several splits, beside the baselines: macro-F1 after each length, and how much the model adds.
+
+    python packages/timeseries-dualmodal/benchmarks/repeated.py --config cawa-season --seeds 42,43,44
+    python packages/timeseries-dualmodal/benchmarks/repeated.py --config cawa-season --hold-out region
+
+Other flags are the configuration's, as in `dualmodal train`. Every split trains its own model (runs/, the usual folder)
+and its own baselines; what was finished before is taken from there. The best of the baselines is the one with the largest
+mean macro-F1 on the validation series of all splits. Its difference from the model is the mean over the splits, with a
+95 % bootstrap interval over series: a series that several splits judge is drawn for all of them together.
+
+Shapes: N series, L lengths, K classes, B resamples.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from shared_core import files, records, runs
+from shared_core.intervals import Estimate, Floats, Resamples
+from shared_core.multiclass import MacroF1
+from timeseries_dualmodal import baselines, outcome, subject, tables, train
+from timeseries_dualmodal.__main__ import APP
+from timeseries_dualmodal.config import Config
+from timeseries_dualmodal.outcome import Outcome
+
+MODEL = "model"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One split: which series judge, and what was answered to them; by name, the model among them."""
+
+    name: str
+    rows: np.ndarray  # (N,) of the prepared set
+    test: dict[str, Outcome]
+    val: dict[str, Outcome]
+
+
+def splits(config: Config, seeds: Sequence[int], column: str | None) -> dict[str, Config]:
+    """The configuration of each split, by the name of its run."""
+    series = train.Material.load(config).series
+    if column is None:
+        changed = {f"seed{seed}": {"seed": seed} for seed in seeds}
+    else:
+        changed = {value: {"hold_out": (f"{column}={value}",)} for value in np.unique(series.groups[column]).tolist()}
+    return {
+        name: config.model_copy(
+            update={"name": f"{config.name}-{name}", "split": config.split.model_copy(update=values)}
+        )
+        for name, values in changed.items()
+    }
+
+
+def judge(name: str, config: Config) -> Judged:
+    """Train and ask what has not been asked before."""
+    found = runs.named(APP, config)
+    if (not found or found[0].read_status().get("state") != "finished") and (status := APP.call("train", config)):
+        raise SystemExit(status)
+    run, material = runs.locate(APP, config), train.Material.load(config)
+    lengths = train.reported(config, material.series.steps)
+    kept = run.path / "predictions" / "repeated.npz"
+    if not kept.exists():
+        _ask(config, run, material, lengths, kept)
+    names = (MODEL, *baselines.NAMES)
+    p = files.read_npz(kept, [f"{part}_{who}" for part in ("val", "test") for who in names])
+    y = {part: material.part(part).y for part in ("val", "test")}
+    val, test = ({who: Outcome(lengths, p[f"{part}_{who}"], y[part]) for who in names} for part in ("val", "test"))
+    return Judged(name, material.parts["test"], test, val)
+
+
+def _ask(config: Config, run: records.RunDir, material: train.Material, lengths: tuple[int, ...], kept: Path) -> None:
+    who = subject.of_run(run, config, "best", torch.device("cpu"))
+    fitted = material.part("train")
+    made = baselines.fit_all(baselines.NAMES, fitted.x, fitted.y, lengths, config.seed, len(fitted.classes))
+    p = {}
+    for part in ("val", "test"):
+        x_NVT = material.part(part).x
+        p[f"{part}_{MODEL}"] = who.probabilities(x_NVT, lengths)
+        p |= {f"{part}_{name}": of_name.proba(x_NVT) for name, of_name in made.items()}
+    with files.atomic_path(kept) as temporary, temporary.open("wb") as stream:
+        np.savez_compressed(stream, **p)
+
+
+def difference(judged: Sequence[Judged], series: int, first: str, second: str, lengths: Sequence[int]) -> Estimate:
+    """Macro-F1 of one less that of another, the mean over splits and lengths."""
+    parts = [
+        (one.rows, *(_of_length(one.test[who], length) for who in (first, second)))
+        for one in judged
+        for length in lengths
+    ]
+
+    def statistic(w_BN: Floats) -> Floats:
+        return np.mean([a(w_BN[:, rows]) - b(w_BN[:, rows]) for rows, a, b in parts], axis=0)
+
+    return Resamples(series).estimate(statistic)
+
+
+def _of_length(answers: Outcome, length: int) -> MacroF1:
+    return MacroF1(answers.answers_NL[:, answers.lengths.index(length)], answers.y, answers.classes)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", default="42,43,44,45,46", help="split seeds, separated by commas")
+    parser.add_argument("--hold-out", help="a column of data.groups: each of its values is held out in its turn")
+    given, flags = parser.parse_known_args()
+    config = APP.check(["train", *flags])
+    seeds = [int(seed) for seed in given.seeds.split(",")]
+    judged = [judge(name, of_split) for name, of_split in splits(config, seeds, given.hold_out).items()]
+    best = outcome.best_of_several([one.val for one in judged], baselines.NAMES)
+    series, lengths = len(train.Material.load(config).series), judged[0].test[MODEL].lengths
+    names = (MODEL, *baselines.NAMES)
+    print(f"{len(judged)} splits ({', '.join(one.name for one in judged)}); best baseline on validation: {best}")
+    print(f"| steps | {' | '.join(tables.named(name) for name in names)} | model less {tables.named(best)} |")
+    print("|---:|" + "---:|" * len(names) + "---|")
+    for length in lengths:
+        means = [np.mean([one.test[name].macro_f1(length).value for one in judged]) for name in names]
+        less = difference(judged, series, MODEL, best, [length])
+        print(f"| {length} | {' | '.join(f'{mean:.3f}' for mean in means)} | {shown(less)} |", flush=True)
+    print(f"mean over the lengths: {shown(difference(judged, series, MODEL, best, lengths))}")
+    sys.stdout.flush()
+
+
+def shown(estimate: Estimate) -> str:
+    return f"{estimate.value:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,260 @@
+"""The whole command on a tiny set: prepare, train, evaluate, predict, a stream, and what goes wrong."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from shared_core import records
+from shared_core.records import RunDir
+from timeseries_dualmodal import prepare, stopping, subject, train
+from timeseries_dualmodal.__main__ import APP, main
+from timeseries_dualmodal.decision import Decided
+from timeseries_dualmodal.series import SeriesSet
+from timeseries_dualmodal.stream import Stream
+from timeseries_dualmodal.subject import Trained
+
+TINY = [
+    *("--data.sample-size", "150", "--data.variables", "ndvi,lswi", "--pictures.size", "16", "--epochs", "2"),
+    *("--batch-size", "32", "--curriculum.prefixes", "2", "--model.dim", "16", "--model.language.dim", "16"),
+    *("--model.language.depth", "1", "--model.vision.dim", "16", "--model.vision.channels", "8,8"),
+    *("--evaluation.every", "6", "--evaluation.lengths", "2,12", "--logging.tracker", "none"),
+    *("--runtime.device", "cpu", "--runtime.threads", "1", "--logging.progress", "false", "--name", "tiny"),
+]
+LENGTHS = (2, 6, 12, 18, 24, 30, 36, 37)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("home")
+    assert run(folder, "prepare") == 0
+    assert run(folder, "train") == 0
+    return folder
+
+
+def run(folder: Path, verb: str, *flags: str) -> int:
+    return main([verb, "--paths.data", str(folder / "data"), "--paths.runs", str(folder / "runs"), *TINY, *flags])
+
+
+def of_run(folder: Path, *parts: str) -> Path:
+    return folder.joinpath("runs", "timeseries-dualmodal", "tiny", *parts)
+
+
+def error(capsys: pytest.CaptureFixture[str]) -> str:
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
+    return line
+
+
+def trained(folder: Path) -> Trained:
+    config = APP.load(of_run(folder, "config.yaml"))
+    return subject.of_run(RunDir(of_run(folder)), config, "best", torch.device("cpu"))
+
+
+def test_of(folder: Path) -> SeriesSet:
+    return train.Material.load(APP.load(of_run(folder, "config.yaml"))).part("test")
+
+
+test_of.__test__ = False  # type: ignore[attr-defined]
+
+
+def test_training_leaves_what_answers_need(home: Path) -> None:
+    about = json.loads(of_run(home, "preprocessing", "series.json").read_text())
+    assert about["variables"] == ["ndvi", "lswi"]
+    assert len(about["times"]) == 37
+    found = json.loads(of_run(home, "preprocessing", "decision.json").read_text())
+    assert tuple(found["rule"]["lengths"]) == LENGTHS
+    assert len(found["temperatures"]) == len(LENGTHS)
+    rows = records.read_metrics(of_run(home))
+    assert {"val/macro_f1", "val/macro_f1_2", "val/macro_f1_12", "val/macro_f1_37", "val/loss"} <= set(rows[-1])
+
+
+@pytest.fixture(scope="module")
+def evaluation(home: Path) -> dict[str, Any]:
+    assert run(home, "evaluate") == 0
+    return json.loads(of_run(home, "evaluation", "test.json").read_text())
+
+
+def test_evaluation_stands_beside_baselines_with_intervals(evaluation: dict[str, Any]) -> None:
+    metrics = evaluation["metrics"]
+    assert {"macro_f1", "accuracy_full", "ece_full", "decision_harmonic_mean", "decision_fraction_observed"} <= set(
+        metrics
+    )
+    assert metrics["macro_f1"]["low"] <= metrics["macro_f1"]["value"] <= metrics["macro_f1"]["high"]
+    assert set(evaluation["baselines"]) == {
+        "logistic regression", "random forest", "hist gradient boosting", "minirocket ridge",
+    }  # fmt: skip
+    for about in evaluation["baselines"].values():
+        assert about["differences"]["macro_f1"]["value"] == pytest.approx(
+            metrics["macro_f1"]["value"] - about["macro_f1"]["value"]
+        )
+
+
+def test_tables_report_every_length_also_those_shorter_than_a_patch(evaluation: dict[str, Any]) -> None:
+    """The predecessor skipped steps that were fewer than a patch, then failed on their missing result."""
+    [by_length, accuracies, by_class, *groups, decisions] = evaluation["tables"].values()
+    assert [row["steps"] for row in by_length] == [row["steps"] for row in accuracies] == [2, 12, 37]
+    mean = np.mean([row["model"]["value"] for row in by_length])
+    assert evaluation["metrics"]["macro_f1"]["value"] == pytest.approx(mean)
+    assert [row["class"] for row in by_class] == ["maize", "rice", "soybean", "wheat"]
+    assert sum(row["series"] for row in by_class) == evaluation["n"]
+    assert len(groups) == 3  # field, region, year
+    assert [row["answered"] for row in decisions] == ["by the rule", *(f"after {n} steps" for n in (2, 12, 37))]
+
+
+def test_figures_are_there(home: Path, evaluation: dict[str, Any]) -> None:
+    names = [Path(name).name for name in evaluation["figures"]]
+    assert names == ["test_curve.png", "test_confusion_12.png", "test_confusion_37.png", "test_decisions.png"]
+    assert all(of_run(home, "figures", name).stat().st_size > 5000 for name in names)
+
+
+def answers(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.open()))
+
+
+def test_predictions_are_those_of_the_rule(home: Path) -> None:
+    assert run(home, "predict") == 0
+    rows = answers(of_run(home, "predictions", "test.csv"))
+    who, series = trained(home), test_of(home)
+    assert who.decided is not None
+    assert [row["id"] for row in rows] == series.ids.tolist()
+    p_NLK = who.decided.calibrated(who.probabilities(series.x, LENGTHS))
+    found = stopping.decide(who.decided.rule, p_NLK)
+    assert [row["answer"] for row in rows] == [who.about.classes[k] for k in found.answer_N]
+    assert [int(row["steps"]) for row in rows] == [LENGTHS[k] for k in found.stop_N]
+    total = [sum(float(row[f"p_{name}"]) for name in who.about.classes) for row in rows]
+    assert np.allclose(total, 1, atol=1e-3)
+
+
+def test_a_prefix_may_be_too_short_for_an_answer(home: Path, tmp_path: Path) -> None:
+    out = tmp_path / "early.csv"
+    assert run(home, "predict", "--steps", "7", "--out", str(out)) == 0
+    rows = answers(out)
+    assert {row["steps"] for row in rows} <= {"2", "6"}
+    whole = {row["id"]: row for row in answers(of_run(home, "predictions", "test.csv"))}
+    for row in rows:
+        if row["answer"] == "not yet":
+            assert int(whole[row["id"]]["steps"]) > 6
+        else:
+            assert row == whole[row["id"]]  # an answer once given stays
+
+
+def test_a_file_is_read_as_the_model_knows_its_series(home: Path, tmp_path: Path) -> None:
+    """In another order of variables, without labels, and only as far as the season has come."""
+    series = test_of(home)
+    path = tmp_path / "new.csv"
+    columns = [(v, t) for v in (1, 0) for t in range(12)]
+    with path.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["id", *(f"{series.variables[v]}_{series.times[t]:g}" for v, t in columns)])
+        for name, x_VT in zip(series.ids, series.x, strict=True):
+            writer.writerow([name, *("" if np.isnan(x_VT[v, t]) else repr(float(x_VT[v, t])) for v, t in columns)])
+    outs = tmp_path / "file.csv", tmp_path / "split.csv"
+    assert run(home, "predict", "--input", str(path), "--out", str(outs[0])) == 0
+    assert run(home, "predict", "--steps", "12", "--out", str(outs[1])) == 0
+    assert outs[0].read_text() == outs[1].read_text()
+
+
+def test_a_stream_decides_what_the_whole_series_decides(home: Path) -> None:
+    who, series = trained(home), test_of(home)
+    assert who.decided is not None
+    p_NLK = who.decided.calibrated(who.probabilities(series.x, LENGTHS))
+    whole = stopping.decide(who.decided.rule, p_NLK)
+    stream = Stream(who, len(series))
+    for step in range(series.steps):
+        now = stream.update(series.x[:, :, step])
+        if step + 1 in LENGTHS:
+            assert now.p_NK is not None
+            assert np.allclose(now.p_NK, p_NLK[:, LENGTHS.index(step + 1)], atol=1e-5)
+        else:
+            assert now.p_NK is None
+    assert now.answers == tuple(who.about.classes[k] for k in whole.answer_N)
+    assert now.steps_N.tolist() == [LENGTHS[k] for k in whole.stop_N]
+    with pytest.raises(ValueError, match="all 37 steps are there"):
+        stream.update(series.x[:, :, 0])
+
+
+def test_a_stream_does_not_answer_before_it_is_decided(home: Path) -> None:
+    who, series = trained(home), test_of(home)
+    assert who.decided is not None
+    never = {"rule": "confidence", "lengths": list(LENGTHS), "classes": 4, "threshold": 2.0, "agreement": 1}
+    patient = Decided(who.decided.temperatures, stopping.from_dict(never))
+    who = subject.Trained(**{**vars(who), "decided": patient})
+    stream = Stream(who, len(series), forced=False)
+    said = [stream.update(series.x[:, :, step]).answers for step in range(series.steps)]
+    assert said == [(None,) * len(series)] * series.steps
+    with pytest.raises(ValueError, match="must be"):
+        Stream(who, 3).update(series.x[:2, :, 0])
+
+
+def test_nothing_after_a_step_moves_a_picture_or_an_answer_by_a_bit(home: Path) -> None:
+    """The predecessor's early scores saw the pictures of the whole year."""
+    who, series = trained(home), test_of(home)
+    assert who.eyes is not None
+    changed = series.x.copy()
+    changed[:, :, 12:] = np.random.default_rng(0).normal(size=changed[:, :, 12:].shape)
+    lengths = torch.full((len(series), 1), 12)
+    rows = torch.arange(len(series))
+    seen = [who.eyes.see(torch.from_numpy(x), lengths, rows)[1] for x in (series.x, changed)]
+    assert torch.equal(*seen)
+    before, after = who.probabilities(series.x, (12,)), who.probabilities(changed, (12,))
+    assert np.array_equal(before, after)
+
+
+@pytest.mark.parametrize("kind", ["language_only", "vision_only", "numeric"])
+def test_every_type_trains_and_predicts(home: Path, kind: str) -> None:
+    name = kind.replace("_", "-")
+    assert run(home, "train", "--model_type", kind, "--epochs", "1", "--name", name) == 0
+    assert run(home, "predict", "--run", name) == 0
+
+
+def test_the_scale_is_fitted_on_training_series_alone(home: Path) -> None:
+    config = APP.load(of_run(home, "config.yaml"))
+    material = train.Material.load(config)
+    x = material.part("train").x
+    scale = trained(home).model.scales[0]
+    assert np.allclose(scale.mean_V, np.nanmean(x, axis=(0, 2)), rtol=1e-4)
+    assert np.allclose(scale.std_V, np.nanstd(x, axis=(0, 2)), rtol=1e-4)
+    assert np.allclose(scale.low_V, np.nanquantile(x, 0.005, axis=(0, 2)), rtol=1e-3, atol=1e-3)
+
+
+def test_a_second_target_needs_its_column(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(home, "train", "--loss.also", "regoin", "--name", "also") == 2
+    assert "loss.also: regoin is no column of data.groups" in error(capsys)
+    assert run(home, "train", "--loss.also", "region", "--epochs", "1", "--logging.every", "1", "--name", "also") == 0
+    assert "train/also" in records.read_metrics(of_run(home).parent / "also")[-1]
+    assert json.loads((of_run(home).parent / "also/preprocessing/series.json").read_text())["also"]
+    assert run(home, "predict", "--run", "also") == 0
+
+
+def test_damaged_files_of_a_run_are_named(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copy = tmp_path / "runs" / "timeseries-dualmodal" / "tiny"
+    shutil.copytree(of_run(home), copy)
+    path = copy / "preprocessing" / "decision.json"
+    for text in ("{", "[]", '{"temperatures": [1.0], "rule": {"rule": "magic"}}'):
+        path.write_text(text)
+        assert run(home, "predict", "--run", str(copy)) == 2
+        assert "decision.json" in error(capsys)
+    path.unlink()
+    assert run(home, "predict", "--run", str(copy)) == 2
+    assert "has no stopping rule yet; finish its training" in error(capsys)
+
+
+def test_an_unprepared_or_changed_set_is_refused(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path, "train") == 2
+    assert "run `prepare` first" in error(capsys)
+    assert run(home, "train", "--data.sample-seed", "5", "--name", "other") == 2
+    assert "sample_seed 0 instead of 5" in error(capsys)
+    assert not (of_run(home).parent / "other").exists()
+    assert run(home, "predict", "--steps", "1") == 2
+    assert "fewer than the 2 steps after which the model is first asked" in error(capsys)
+
+
+def test_sets_are_found_under_their_name(home: Path) -> None:
+    assert (home / "data" / prepare.PACKAGE / "sample" / "series.npz").is_file()

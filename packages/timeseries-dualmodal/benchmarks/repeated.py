@@ -4,7 +4,7 @@
     python packages/timeseries-dualmodal/benchmarks/repeated.py --config cawa-season --hold-out region
 
 Other flags are the configuration's, as in `dualmodal train`. Every split trains its own model (runs/, the usual folder)
-and its own baselines; what was finished before is taken from there. The best of the baselines is the one with the largest
+and its own baselines; what was finished before is taken from there. The best baseline is the one with the largest
 mean macro-F1 on the validation series of all splits. Its difference from the model is the mean over the splits, with a
 95 % bootstrap interval over series: a series that several splits judge is drawn for all of them together.
 

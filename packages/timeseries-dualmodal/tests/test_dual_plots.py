@@ -198,5 +198,5 @@ def test_paint_puts_coloured_ink_on_white() -> None:
 
 def test_the_settings_say_how_plots_look() -> None:
     """Every field that shapes a picture of given axes is handed on."""
-    fields = set(Pictures.model_fields) - {"tail", "cache", "beyond"}
+    fields = set(Pictures.model_fields) - {"tail", "cache", "embeddings", "beyond"}
     assert {"scaling" if name == "axes" else name for name in fields} == set(Pictures().look)

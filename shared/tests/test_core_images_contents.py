@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gzip
 import io
+import re
 import tarfile
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -101,6 +103,17 @@ def test_finds_a_token_that_two_blocks_share(shift: int) -> None:
 def test_a_placeholder_of_a_manual_is_no_token() -> None:
     text = b"hf_" + b"x" * 34 + b" bhf_" + TOKEN[3:].encode() + b" hf_hub_download_of_a_model_in_the_cache"
     assert contents.secrets_in_layers(saved(packed({"manual": text}))) == []
+
+
+def test_a_library_may_carry_the_token_of_a_public_test_instance() -> None:
+    """transformers does, for the Hub's; the real ones beside it are found all the same."""
+    import transformers
+
+    text = (Path(transformers.__file__).parent / "testing_utils.py").read_bytes()
+    assert re.search(rb"hf_[A-Za-z0-9]{30}", text)
+    assert contents.secrets_in_layers(saved(packed({"testing_utils.py": text}))) == []
+    text += TOKEN.encode()
+    assert contents.secrets_in_layers(saved(packed({"testing_utils.py": text}))) == ["/testing_utils.py: hf_aZ3..."]
 
 
 def test_finds_a_certain_secret_and_only_that() -> None:

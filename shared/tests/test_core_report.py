@@ -11,7 +11,7 @@ from shared_core import config, figures, metrics, records, report
 from shared_core.errors import UserError
 from shared_core.intervals import Estimate
 from shared_core.records import Recorder, RunDir
-from shared_core.report import data
+from shared_core.report import data, single
 from shared_core.settings import Logging, RunConfig
 
 
@@ -273,3 +273,11 @@ def test_bad_input_is_one_clear_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="a file is where a folder should be"):
         report.write([path], tmp_path / "file")
+
+
+def test_metrics_that_differ_in_a_number_share_a_panel(tmp_path):
+    """Fourteen charts of one line each, one per length of a prefix, are no report."""
+    rows = [{"step": step, "val/f1_3": 0.1, "val/f1_12": 0.2, "val/f1": 0.3, "val/top_5": 0.4} for step in (1, 2)]
+    paths = single.curves({"one": rows}, tmp_path)
+    assert [path.name for path in paths] == ["curve-f1.png", "curve-top-5.png", "curve-f1-each.png"]
+    assert single._families(["f1_12", "f1_3", "f1", "top_5"]) == {"f1": ["f1_3", "f1_12"]}

@@ -9,10 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from shared_core import figures, metrics
 from shared_core.intervals import Estimate
+from timeseries_dualmodal import plots
 from timeseries_dualmodal.outcome import Outcome
 from timeseries_dualmodal.series import SeriesSet
 
@@ -90,7 +92,25 @@ def decisions(
             panel.legend(fontsize=6, loc="best")
         for panel in axes[-1]:
             panel.set_xlabel("time")
+        for panel in axes.flat:
+            panel.tick_params(labelsize=8)
     return folder / f"{split}_decisions.png"
+
+
+def seen(
+    pictures_KVHW: torch.Tensor, lengths: Sequence[int], series: SeriesSet, row: int, split: str, folder: Path
+) -> Path:
+    """What the vision tower is shown of one series: its variables after some lengths, in the variables' colours."""
+    shown = min(VARIABLES, len(series.variables))
+    painted = plots.paint(pictures_KVHW[:, :shown], plots.colours(shown)).permute(1, 0, 3, 4, 2).numpy()
+    return figures.image_grid(
+        [painted[v, k] for v in range(shown) for k in range(len(lengths))],
+        [f"{name}, {length} steps" for name in series.variables[:shown] for length in lengths],
+        folder / f"{split}_pictures.png",
+        columns=len(lengths),
+        title="What the model sees",
+        caption=f"Series {series.ids[row]}, as it is drawn for the vision tower.",
+    )
 
 
 def _spread(values: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from shared_core import multiclass, records, report
 from shared_core.cli import App
@@ -23,6 +25,7 @@ from timeseries_dualmodal.subject import Trained
 Evaluation = dict[str, Any]
 BY_LENGTH = "Macro-F1 after each number of steps"
 UNCALIBRATED = "training has not finished: probabilities are not calibrated and there is no stopping rule"
+MOST_GROUPS = 30  # values of a group column in a table
 MEAN = "macro_f1 is the mean over the lengths of the table “{}”; every length counts alike"
 
 
@@ -72,18 +75,8 @@ def evaluate(who: Trained, series: SeriesSet, others: Mapping[str, tuple[Outcome
         "headline": "macro_f1",
         "metrics": {"macro_f1": model.mean_macro_f1().as_dict(), **_of_the_whole(p_NLK[:, -1], series)},
         "baselines": {tables.named(name): _baseline(name, model, other) for name, other in rest.items()},
-        "tables": {
-            BY_LENGTH: tables.by_length(model, rest, best),
-            "Accuracy after each number of steps": tables.accuracies(curve, shown),
-            "F1 of each class": tables.by_class(curve, series.classes, series.y, shown),
-            **{f"By {name}": tables.by_group(model, column, name, shown) for name, column in series.groups.items()},
-        },
-        "figures": [
-            drawings.curve(
-                model, {tables.named(name): other for name, other in rest.items()}, series, split, who.run.figures
-            ),
-            *(drawings.confusion(model, series.classes, length, split, who.run.figures) for length in _ends(shown)),
-        ],
+        "tables": {BY_LENGTH: tables.by_length(model, rest, best), **_tables(model, curve, series, shown)},
+        "figures": _figures(who, model, rest, series, split),
         "notes": [MEAN.format(BY_LENGTH), *_notes(curve, best)],
     }
     if who.decided is None:
@@ -92,6 +85,36 @@ def evaluate(who: Trained, series: SeriesSet, others: Mapping[str, tuple[Outcome
         _add_decisions(about, who.decided, every, shown, series, split, who.run)
     about["figures"] = [f"figures/{path.name}" for path in about["figures"]]
     return about
+
+
+def _tables(
+    model: Outcome, curve: earliness.Curve, series: SeriesSet, shown: tuple[int, ...]
+) -> dict[str, tables.Rows]:
+    """By title: accuracy, classes, and each group column with values few enough for a table."""
+    assert series.y is not None
+    found = {
+        "Accuracy after each number of steps": tables.accuracies(curve, shown),
+        "F1 of each class": tables.by_class(curve, series.classes, series.y, shown),
+    }
+    for name, column in series.groups.items():
+        if len(np.unique(column)) <= MOST_GROUPS:
+            found[f"By {name}"] = tables.by_group(model, column, name, shown)
+    return found
+
+
+def _figures(who: Trained, model: Outcome, others: Mapping[str, Outcome], series: SeriesSet, split: str) -> list[Path]:
+    """The curve, confusions halfway and at the end, and what a model that sees is shown."""
+    folder, ends = who.run.figures, _ends(model.lengths)
+    drawn = [drawings.curve(model, {tables.named(name): one for name, one in others.items()}, series, split, folder)]
+    drawn += [drawings.confusion(model, series.classes, length, split, folder) for length in ends]
+    if who.eyes is not None:
+        lengths = model.lengths[:: max(1, len(model.lengths) // 3)][:3] + model.lengths[-1:]
+        row = int(np.isnan(series.x).mean(axis=(1, 2)).argmin())  # the series with the fewest gaps
+        x_1VT = torch.from_numpy(series.x[row : row + 1]).to(who.device)
+        asked = torch.tensor([lengths], device=who.device)
+        _, pictures = who.eyes.see(x_1VT, asked, torch.zeros(1, dtype=torch.int64))
+        drawn.append(drawings.seen(pictures[0].cpu(), lengths, series, row, split, folder))
+    return drawn
 
 
 def _of_the_whole(p_NK: np.ndarray, series: SeriesSet) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,14 +60,25 @@ def document(run: RunData, headline: str, folder: Path) -> Document:
 
 
 def curves(runs: dict[str, list[dict[str, Any]]], folder: Path) -> list[Path]:
-    """Learning curves: one panel per evaluated metric with its training counterpart, then how training went."""
+    """Learning curves: one panel per evaluated metric with its training counterpart, then how training went.
+
+    Metrics that differ in a number at their end (``macro_f1_3``, ``macro_f1_6``) share one panel; where several runs
+    are compared, the last of them stands for all."""
     present = {key for rows in runs.values() for row in rows for key in row}
     names = sorted(
         (key.removeprefix("val/") for key in present if key.startswith("val/")), key=lambda n: (n != "loss", n)
     )
     if "loss" not in names and "train/loss" in present:
         names.insert(0, "loss")
-    panels = [(name.replace("_", " "), [f"train/{name}", f"val/{name}"]) for name in names]
+    families = _families(names)
+    panels = [
+        (name.replace("_", " "), [f"train/{name}", f"val/{name}"])
+        for name in names
+        if not any(name in family for family in families.values())
+    ]
+    for stem, family in families.items():
+        shown = family if len(runs) == 1 else family[-1:]
+        panels.append((f"{stem.replace('_', ' ')} each", [f"val/{name}" for name in shown]))
     panels += [
         (title, [key])
         for title, key in (("learning rate", "train/lr"), ("gradient norm", "train/grad_norm"))
@@ -79,6 +92,15 @@ def curves(runs: dict[str, list[dict[str, Any]]], folder: Path) -> list[Path]:
         single = next(iter(runs.values())) if len(runs) == 1 else runs
         paths.append(figures.curves(single, path, keys, title=title[:1].upper() + title[1:], caption=caption))
     return paths
+
+
+def _families(names: Sequence[str]) -> dict[str, list[str]]:
+    """Names that differ in a number at their end only, at least two of them, by what they have in common."""
+    found: dict[str, dict[int, str]] = {}
+    for name in names:
+        if match := re.fullmatch(r"(.+)_(\d+)", name):
+            found.setdefault(match[1], {})[int(match[2])] = name
+    return {stem: [family[number] for number in sorted(family)] for stem, family in found.items() if len(family) > 1}
 
 
 def environment(run: RunData) -> list[tuple[str, str]]:

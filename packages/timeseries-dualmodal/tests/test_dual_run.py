@@ -96,13 +96,16 @@ def test_evaluation_stands_beside_baselines_with_intervals(evaluation: dict[str,
 
 def test_tables_report_every_length_also_those_shorter_than_a_patch(evaluation: dict[str, Any]) -> None:
     """The predecessor skipped steps that were fewer than a patch, then failed on their missing result."""
-    [by_length, accuracies, by_class, *groups, decisions] = evaluation["tables"].values()
+    [by_length, accuracies, by_class, *groups, decisions, prices] = evaluation["tables"].values()
     assert [row["steps"] for row in by_length] == [row["steps"] for row in accuracies] == [2, 12, 37]
     mean = np.mean([row["model"]["value"] for row in by_length])
     assert evaluation["metrics"]["macro_f1"]["value"] == pytest.approx(mean)
     assert [row["class"] for row in by_class] == ["maize", "rice", "soybean", "wheat"]
     assert sum(row["series"] for row in by_class) == evaluation["n"]
     assert len(groups) == 3  # field (of this tiny set), region, year
+    assert [row["price of waiting"] for row in prices] == ["0.05", "0.1", "0.2", "0.5", "1", "mean"]
+    of_rule = [row["the rule"]["value"] for row in prices]
+    assert evaluation["metrics"]["average_cost"]["value"] == pytest.approx(np.mean(of_rule[:-1])) == of_rule[-1]
     assert [row["answered"] for row in decisions] == ["by the rule", *(f"after {n} steps" for n in (2, 12, 37))]
 
 

@@ -15,7 +15,7 @@ from shared_core.errors import UserError
 from shared_core.progress import message
 from shared_core.records import RunDir
 from shared_core.runtime import Runtime
-from timeseries_dualmodal import baselines, drawings, earliness, outcome, stopping, subject, tables, train
+from timeseries_dualmodal import baselines, costs, drawings, earliness, outcome, stopping, subject, tables, train
 from timeseries_dualmodal.config import Config, EvaluateOptions
 from timeseries_dualmodal.decision import Decided
 from timeseries_dualmodal.outcome import Outcome
@@ -25,6 +25,10 @@ from timeseries_dualmodal.subject import Trained
 Evaluation = dict[str, Any]
 BY_LENGTH = "Macro-F1 after each number of steps"
 UNCALIBRATED = "training has not finished: probabilities are not calibrated and there is no stopping rule"
+COSTS = (
+    "the cost of an answer is 1 where it is wrong, plus the price of waiting times the share of the season that it "
+    "waited for; for each price a rule, and the best fixed time beside it, are fitted on validation series"
+)
 MOST_GROUPS = 30  # values of a group column in a table
 MEAN = "macro_f1 is the mean over the lengths of the table “{}”; every length counts alike"
 
@@ -40,6 +44,8 @@ def run(app: App, config: Config, options: EvaluateOptions) -> int:
     others = beside(config, material, options.split) if options.baselines else {}
     message(f"asking the model after {len(who.lengths)} lengths about {len(series):,} series")
     about = evaluate(who, series, others, options.split)
+    if who.decided is not None and options.split != "val":
+        add_costs(about, who, who.decided, material.part("val"), series)
     records.write_evaluation(who.run, options.split, about)
     print(report.write([who.run.path], headline=app.headline))
     return 0
@@ -169,3 +175,16 @@ def _add_decisions(
     about["tables"]["Decisions"] = tables.decisions(scores, fixed)
     about["notes"].append(f"the stopping rule: {saving}; steps_saved is the share of steps that it saves")
     about["figures"].append(drawings.decisions(every, stop_N, series, series.classes, split, run.figures))
+
+
+def add_costs(about: Evaluation, who: Trained, decided: Decided, val: SeriesSet, series: SeriesSet) -> None:
+    """What answers cost at several prices of waiting, by rules that are fitted on validation series for each."""
+    of_val, judged = (
+        Outcome(who.lengths, decided.calibrated(who.probabilities(part.x, who.lengths)), part.y)
+        for part in (val, series)
+        if part.y is not None
+    )
+    found = costs.measure(who.config.decision, of_val, judged, series.steps)
+    about["metrics"]["average_cost"] = found.average.as_dict()
+    about["tables"]["Cost of an answer"] = tables.by_price(found)
+    about["notes"].append(COSTS)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from shared_core.intervals import Estimate
 from timeseries_dualmodal import baselines, earliness
+from timeseries_dualmodal.costs import Costs
 from timeseries_dualmodal.earliness import Curve
 from timeseries_dualmodal.outcome import Outcome
 
@@ -79,6 +80,21 @@ def decisions(scores: Mapping[str, Estimate], fixed: Mapping[int, Mapping[str, E
     for length, of_length in fixed.items():
         rows.append({"answered": f"after {length} steps", **{key: of_length[key].as_dict() for key in keys}})
     return rows
+
+
+def by_price(found: Costs) -> Rows:
+    """Costs of answers by the price of waiting, and their means over the prices."""
+    rows = [
+        {
+            "price of waiting": f"{price:g}",
+            "the rule": found.rule[price].as_dict(),
+            "at one time for all": found.fixed[price].as_dict(),
+            "that time": f"{found.lengths[price]} steps",
+        }
+        for price in found.rule
+    ]
+    average = {"the rule": found.average.as_dict(), "at one time for all": found.fixed_average.as_dict()}
+    return [*rows, {"price of waiting": "mean", **average, "that time": ""}]
 
 
 def named(baseline: str) -> str:

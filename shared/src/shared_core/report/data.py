@@ -17,7 +17,7 @@ from shared_core.report.document import Remark, Tone
 # Words in a metric's name that make a smaller value the better one.
 SMALLER_IS_BETTER = frozenset(
     {"loss", "error", "ece", "brier", "nll", "mae", "mse", "rmse", "mape", "smape", "fid", "kid", "lpips", "perplexity"}
-    | {"wer", "cer", "risk", "aurc"}
+    | {"wer", "cer", "risk", "aurc", "cost", "observed"}
 )
 
 GOOD: Tone = "good"

@@ -102,3 +102,18 @@ def test_stream_is_a_function_of_seed_rank_and_position() -> None:
     assert torch.equal(torch.stack(list(stream().epoch(1, 2))), whole[7:10])
     assert not torch.equal(next(iter(stream(rank=1).epoch(0))), whole[0])
     assert not torch.equal(next(iter(stream(seed=1).epoch(0))), whole[0])
+
+
+class Epochs(Rows):
+    def set_epoch(self, epoch: int) -> None:
+        self.seen = epoch
+
+    def __getitem__(self, row: int) -> dict[str, torch.Tensor]:
+        return {"epoch": torch.tensor(self.seen)}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_data_set_is_told_the_epoch_wherever_it_is_asked(workers: int) -> None:
+    batches = LoaderBatches(Epochs(6), batch_size=2, runtime=runtime(), seed=0, num_workers=workers)
+    for epoch in (3, 0):
+        assert [batch["epoch"].tolist() for batch in batches.epoch(epoch)] == [[epoch] * 2] * 3

@@ -12,6 +12,7 @@ import torch
 
 from shared_core import records
 from shared_core.records import RunDir
+from shared_core.runtime import Runtime
 from timeseries_dualmodal import prepare, stopping, subject, train
 from timeseries_dualmodal.__main__ import APP, main
 from timeseries_dualmodal.decision import Decided
@@ -223,6 +224,20 @@ def test_the_scale_is_fitted_on_training_series_alone(home: Path) -> None:
     assert np.allclose(scale.mean_V, np.nanmean(x, axis=(0, 2)), rtol=1e-4)
     assert np.allclose(scale.std_V, np.nanstd(x, axis=(0, 2)), rtol=1e-4)
     assert np.allclose(scale.low_V, np.nanquantile(x, 0.005, axis=(0, 2)), rtol=1e-3, atol=1e-3)
+
+
+def test_a_resume_jumps_to_the_same_batches_and_stage(home: Path) -> None:
+    """The lengths follow the epoch's stage, and nothing has to be replayed."""
+    stages = ({"until": 1, "shortest": 0.9}, {"longest": 0.1})
+    config = APP.load(of_run(home, "config.yaml"), {"curriculum.stages": stages, "augment.noise": 0.1})
+    task = train.EarlyTask(config, Runtime.start(config.runtime, config.seed))
+    first, second = ([*task.batches.epoch(epoch)] for epoch in (0, 1))
+    assert min(int(batch["length"].min()) for batch in first) >= 33
+    assert max(int(batch["length"].max()) for batch in second) <= 4
+    again = train.EarlyTask(config, Runtime.start(config.runtime, config.seed))
+    for batch, same in zip(second[1:], again.batches.epoch(1, start=1), strict=True):
+        assert batch.keys() == same.keys() == {"x", "y", "length", "row", "seen"}
+        assert all(torch.equal(batch[key].nan_to_num(-9.0), same[key].nan_to_num(-9.0)) for key in batch)
 
 
 def test_a_second_target_needs_its_column(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

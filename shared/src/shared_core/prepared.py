@@ -116,6 +116,23 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
+def require(folder: Path, settings: Mapping[str, Any]) -> Path:
+    """`folder`, whose data set was prepared with these settings; its sources are not looked at.
+
+    Raises:
+        UserError: there is no prepared data set, or it was prepared with other settings, which are named.
+    """
+    there, wanted = read_manifest(folder)["settings"], _plain(settings)
+    changed = [
+        f"{key} {_shown(there.get(key))} instead of {_shown(wanted.get(key))}"
+        for key in {**settings, **there}
+        if there.get(key) != wanted.get(key)
+    ]
+    if changed:
+        raise UserError(f"{folder}: prepared with {', '.join(changed)}; run `prepare` again or set data.name")
+    return folder
+
+
 def verify(folder: Path) -> None:
     """Compare every file with the hash in the manifest.
 
@@ -183,3 +200,9 @@ def _text(value: Any) -> Any:
 def _brief(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
     return text[:17] + "..." if text.startswith("sha256:") else text
+
+
+def _shown(value: Any) -> str:
+    if value in (None, [], ""):
+        return "not set"
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -108,16 +108,7 @@ def require(config: Config) -> Path:
 
     Raises UserError where it is not there, or was prepared with other settings; the source is not looked at.
     """
-    folder = config.paths.data / PACKAGE / config.data.folder
-    there, wanted = prepared.read_manifest(folder)["settings"], settings(config.data)
-    changed = [
-        f"{key} {there.get(key, 'not set')} instead of {wanted.get(key)}"
-        for key in {**wanted, **there}
-        if there.get(key) != wanted.get(key)
-    ]
-    if changed:
-        raise UserError(f"{folder}: prepared with {', '.join(changed)}; run `prepare` again or set data.name")
-    return folder
+    return prepared.require(config.paths.data / PACKAGE / config.data.folder, settings(config.data))
 
 
 def _parts(data: Data) -> list[Part]:

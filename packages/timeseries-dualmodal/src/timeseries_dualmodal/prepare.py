@@ -80,16 +80,7 @@ def require(config: Config) -> Path:
 
     Raises UserError where it is not there, or was prepared with other settings; the source is not looked at.
     """
-    folder = config.paths.data / PACKAGE / config.data.folder
-    there, wanted = prepared.read_manifest(folder)["settings"], settings(config.data)
-    changed = [
-        f"{key} {_shown(there.get(key))} instead of {_shown(wanted.get(key))}"
-        for key in {**wanted, **there}
-        if there.get(key) != wanted.get(key)
-    ]
-    if changed:
-        raise UserError(f"{folder}: prepared with {', '.join(changed)}; run `prepare` again or set data.name")
-    return folder
+    return prepared.require(config.paths.data / PACKAGE / config.data.folder, settings(config.data))
 
 
 def describe(series: SeriesSet, split: Split) -> dict[str, Any]:
@@ -208,9 +199,3 @@ def _tell(folder: Path, series: SeriesSet, counts: dict[str, Any]) -> None:
         f"{folder}: {len(series):,} series of {len(series.variables)} variables and {series.steps} steps, "
         f"{len(series.classes)} classes; {parts}"
     )
-
-
-def _shown(value: Any) -> str:
-    if value in (None, []):
-        return "not set"
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -7,15 +7,16 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from timeseries_dualmodal import curriculum
-from timeseries_dualmodal.model_config import GUIDE, Curriculum, Stage
+from timeseries_dualmodal.__main__ import APP
+from timeseries_dualmodal.model_config import Curriculum, Stage
 
 
 @pytest.mark.parametrize(
     ("epoch", "bounds"), [(1, (26, 37)), (20, (26, 37)), (21, (20, 37)), (40, (20, 37)), (41, (7, 37)), (100, (7, 37))]
 )
-def test_default_is_the_guides(epoch: int, bounds: tuple[int, int]) -> None:
+def test_the_guides_stages(epoch: int, bounds: tuple[int, int]) -> None:
     """Epochs 1-20: 70-100 %, 21-40: 55-100 %, 41+: 20-100 % of 37 steps; the guide counts epochs from 1."""
-    stage = curriculum.stage_of(Curriculum(), epoch - 1)
+    stage = curriculum.stage_of(APP.load("guide").curriculum, epoch - 1)
     assert curriculum.bounds(stage, 37) == bounds
 
 
@@ -50,4 +51,9 @@ def test_stages_must_follow_each_other() -> None:
         Curriculum(stages=(Stage(until=5), Stage(until=5), Stage()))
     with pytest.raises(ValidationError, match="swap them"):
         Stage(shortest=0.5, longest=0.2)
-    assert Curriculum().stages == GUIDE
+
+
+def test_the_default_shows_every_length_from_the_first_epoch_on() -> None:
+    assert curriculum.bounds(curriculum.stage_of(Curriculum(), 0), 37) == (1, 37)
+    assert curriculum.shortest(Curriculum(), 37, 10) == 1
+    assert curriculum.shortest(APP.load("guide").curriculum, 37, 40) == 20

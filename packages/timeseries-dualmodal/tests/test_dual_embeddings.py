@@ -236,8 +236,9 @@ def test_training_reads_what_looking_again_would_show(tmp_path: Path) -> None:
         == 0
     )
     runtime = Runtime.start(Config().runtime, 0)
-    live = train.EarlyTask(Config.model_validate(wanted(tmp_path)), runtime)
-    reads = train.EarlyTask(Config.model_validate(wanted(tmp_path, embeddings=folder)), runtime)
+    lengths = {"evaluation": {"lengths": [5, 20]}}
+    live = train.EarlyTask(Config.model_validate(wanted(tmp_path) | lengths), runtime)
+    reads = train.EarlyTask(Config.model_validate(wanted(tmp_path, embeddings=folder) | lengths), runtime)
     batch = next(iter(reads.batches.epoch(0)))
     assert batch["seen"].shape == (28, 1, 14, 8)
     assert set(batch["length"].unique().tolist()) <= {5, 20, 37}
@@ -252,9 +253,10 @@ def test_training_reads_what_looking_again_would_show(tmp_path: Path) -> None:
         shown = (5, 20, 37)
         logits = [train.predict(task.model, task.val, shown, task.val_eyes, runtime) for task in (reads, live)]
     assert torch.allclose(*logits, atol=1e-2)
-    early = wanted(tmp_path, embeddings=folder) | {"evaluation": {"lengths": [3]}}
-    with pytest.raises(UserError, match="holds nothing of prefixes of 3 steps"):  # before an epoch is spent
-        train.EarlyTask(Config.model_validate(early), runtime)
+    for length in (3, 7):  # before an epoch is spent
+        other = wanted(tmp_path, embeddings=folder) | {"evaluation": {"lengths": [5, length]}}
+        with pytest.raises(UserError, match=f"holds nothing after {length} steps, which validation reports"):
+            train.EarlyTask(Config.model_validate(other), runtime)
     loss, _ = reads.loss(reads.model.train(), batch)
     loss.backward()
     assert torch.isfinite(loss)

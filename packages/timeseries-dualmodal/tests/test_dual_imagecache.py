@@ -297,10 +297,16 @@ def test_files_that_are_missing_truncated_or_swapped_are_named(copy: Path) -> No
 
 
 def test_damaged_metadata_are_named(copy: Path) -> None:
+    text_of_the_whole = (copy / "metadata.json").read_text()
     for text in ("{", "[]"):
         (copy / "metadata.json").write_text(text)
         with pytest.raises(UserError, match=r"metadata\.json: is damaged; draw it again"):
             opened(copy)
+    whole = json.loads(text_of_the_whole)
+    del whole["scales"]
+    (copy / "metadata.json").write_text(json.dumps(whole))
+    with pytest.raises(UserError, match=r"metadata\.json: is damaged; draw it again"):
+        opened(copy)
     (copy / "metadata.json").write_text('{"format": 0}')
     with pytest.raises(UserError, match="by another version"):
         opened(copy)

@@ -181,6 +181,67 @@ def test_a_season_over_the_turn_of_the_year_goes_on(tmp_path: Path) -> None:
     assert read(data(path, groups=("year",))).times.tolist() == [274, 366, 425]
 
 
+def seasons(folder: Path, rows: dict[str, list[str]], name: str = "seasons.csv") -> Path:
+    """A long table of one variable: the dates of each series."""
+    cells = [[who, day, 1.0, int(who[1:]) % 2] for who, days in rows.items() for day in days]
+    return csv(folder / name, ["id", "date", "ndvi", "label"], cells)
+
+
+OCTOBER = {
+    "s0": ["2018-10-01", "2018-11-01", "2018-12-01", "2019-01-11", "2019-01-21"],
+    "s1": ["2019-10-01", "2019-11-01", "2019-12-01", "2020-01-11", "2020-01-21"],
+    "s2": ["2020-01-11", "2020-01-21"],  # has lost its first rows
+    "s3": ["2019-12-01", "2020-01-11"],
+}
+
+
+def test_a_season_that_lost_its_first_rows_stays_in_its_place(tmp_path: Path) -> None:
+    whole = read(data(seasons(tmp_path, OCTOBER)))
+    assert whole.times.tolist() == [274, 305, 335, 376, 386]
+    assert (~np.isnan(whole.x[:, 0])).astype(int).tolist() == [[1] * 5, [1] * 5, [0, 0, 0, 1, 1], [0, 0, 1, 1, 0]]
+    for new in ({"s2": OCTOBER["s2"]}, {"s1": OCTOBER["s1"][:3]}, {"s2": OCTOBER["s2"], "s3": OCTOBER["s3"]}):
+        path = seasons(tmp_path, new, "new.csv")  # whose dates alone do not say when seasons begin
+        series = read(data(path), labelled=False, like=whole)
+        rows = [int(name[1:]) for name in new]
+        assert np.array_equal(series.x, whole.x[rows][:, :, : series.steps], equal_nan=True)
+    names = [f"ndvi_{day}" for day in OCTOBER["s2"]]
+    series = read(data(csv(tmp_path / "w.csv", names, [[1, 1]])), labelled=False, like=whole)
+    assert series.times.tolist() == whole.times.tolist() and not np.isnan(series.x[0, 0, 3:]).any()
+
+
+@pytest.mark.parametrize("every", [1, 10, 16])
+@pytest.mark.parametrize("month", [4, 10])
+def test_seasons_without_a_gap_between_them(every: int, month: int, tmp_path: Path) -> None:
+    """The start is where no series goes on; s9 begins after New Year. One of the years is a leap year."""
+    rows = {
+        f"s{number}": [str(date(2017 + number, month, 1) + timedelta(day)) for day in range(0, 360, every)]
+        for number in range(4)
+    }
+    begins = sum(day < "2019" for day in rows["s1"])
+    rows["s9"] = rows["s1"][begins:]
+    series = read(data(seasons(tmp_path, rows)))
+    first = series.times[np.argmax(~np.isnan(series.x[4, 0]))]
+    assert first == series.times[np.flatnonzero(~np.isnan(series.x[1, 0]))[begins]] > 365
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        {"s0": ["2018-01-11", "2018-03-01", "2018-10-01"], "s1": ["2018-10-01"], "s2": ["2019-03-01", "2019-10-01"]},
+        {"s0": ["2018-03-01", "2018-07-01"], "s1": ["2019-07-01"], "s2": ["2020-03-01"]},
+        {"s0": ["2018-01-11", "2018-07-01", "2019-01-11", "2019-07-01"], "s1": ["2018-07-01", "2019-01-11"]},
+    ],
+    ids=["gap in summer", "gap in winter", "longer than a year"],
+)
+def test_days_of_calendar_years_and_longer_series_are_as_they_are(rows: dict, tmp_path: Path) -> None:
+    series = read(data(seasons(tmp_path, rows)), labelled=False)
+    for number, days in enumerate(rows.values()):
+        years = [date.fromisoformat(day).year - date.fromisoformat(days[0]).year for day in days]
+        found = series.times[~np.isnan(series.x[number, 0])].tolist()
+        assert found == [date.fromisoformat(f"2019{day[4:]}").timetuple().tm_yday + 365 * year
+                         for day, year in zip(days, years, strict=True)]  # fmt: skip
+
+
 @given(st.dates(date(1990, 1, 1), date(2090, 12, 31)), st.integers(0, 400))
 def test_days_count_from_new_year(begin: date, later: int) -> None:
     day = begin + timedelta(later)
@@ -459,6 +520,43 @@ def test_files_the_model_cannot_read(header: list[str], row: str, settings: dict
         read(data(path, **settings), labelled=False, like=LIKE)
 
 
+@pytest.mark.parametrize("form", ["wide", "long", "position", "npz", "sample"])
+def test_a_file_to_be_answered_needs_no_label_and_no_groups(form: str, tmp_path: Path) -> None:
+    path = tmp_path / "new.csv"
+    says: dict[str, Any] = {"label": "crop", "groups": ("region",)}
+    if form == "wide":
+        csv(path, ["id", *WIDE], [row[:-1] for row in wide_rows()])
+    elif form == "long":
+        csv(path, ["id", "time", *NAMES], [row[:-1] for row in long_rows()])
+    elif form == "position":
+        csv(path, ["c"] * (V * T), [[*map(text, x.T.ravel())] for x in X])
+        says |= {"layout": "time_major"}
+    elif form == "npz":
+        path = tmp_path / "new.npz"
+        np.savez(path, x=X, variables=np.array(NAMES))
+    else:
+        series = read(Data(groups=("farm", "year")), labelled=False, like=generate(50, 0))
+        assert set(series.groups) == {"year"}
+        return
+    series = read(data(path, **says), labelled=False, like=LIKE)
+    assert np.array_equal(series.x, X, equal_nan=True) and series.y is None and series.groups == {}
+    needed = r"'crop', which --data\.label" if form != "npz" else "has no labels"
+    with pytest.raises(UserError, match=needed):
+        read(data(path, **says), like=LIKE)
+    if form == "npz":
+        with pytest.raises(UserError, match=r"'region', which --data\.groups"):
+            read(data(path, **says))
+
+
+def test_a_file_to_be_judged_needs_a_label_but_no_groups(tmp_path: Path) -> None:
+    assert same(read(data(wide(tmp_path), groups=("region",)), like=LIKE))
+
+
+def test_labels_that_are_not_asked_for_are_not_read(tmp_path: Path) -> None:
+    path = npz(tmp_path / "a.npz", y=np.full(N, -1), classes=np.array(["maize", "rice"]))
+    assert read(data(path), labelled=False, like=LIKE).y is None
+
+
 def test_a_class_the_model_does_not_know(tmp_path: Path) -> None:
     path = csv(
         tmp_path / "a.csv", ["id", *WIDE, "label"], wide_rows(labels=["rice", "oats", "rice", "oats", "rice", "rice"])
@@ -505,6 +603,9 @@ def put(line: int, column: int, value: Any) -> Callable[[list[list[Any]]], None]
         (lambda lines: lines[3].pop(), {}, r"line 4 has 7 values where the header has 8"),
         (lambda lines: lines[6].append(1), {}, r"line 7 has 9 values where the header has 8"),
         (put(2, 3, "cloudy"), {}, r"line 3: 'cloudy' in column 'ndvi_t2' is no number"),
+        (put(2, 3, "1_000"), {}, r"line 3: '1_000' in column 'ndvi_t2' is no number"),
+        (nothing, {"variables": ("ndvi", "ndvi")}, r"--data\.variables: 'ndvi' is named 2 times; name each once"),
+        (nothing, {"classes": ("rice", "maize", "rice")}, r"--data\.classes: 'rice' is named 2 times"),
         (put(2, 3, "0,5".replace(",", "§")), {}, r"line 3: '0§5' in column"),
         (put(5, 2, "inf"), {}, r"line 6: ndvi at time 1 is infinite; put"),
         (put(5, 2, "-1e60"), {}, r"line 6: ndvi at time 1 is infinite; put"),
@@ -537,7 +638,50 @@ def test_unusable_tables_are_named(change: Callable, settings: dict[str, Any], w
     path = broken(tmp_path, change)
     with pytest.raises(UserError, match=words) as caught:
         read(data(path, **settings))
-    assert "\n" not in str(caught.value) and str(path) in str(caught.value)
+    assert "\n" not in str(caught.value) and (str(path) in str(caught.value) or str(caught.value).startswith("--data"))
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (b"s9,cloudy,1,2,3,4,5,rice", r"line 6: 'cloudy'"),
+        (b"s9,1,2,rice", r"line 6 has 4 values"),
+        (b"s9,1,2,3,4,5,6,\xff", r"line 6, column 8 is no UTF-8"),
+    ],
+)
+def test_blank_lines_and_values_of_several_lines_are_counted(line: bytes, words: str, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(
+        f"id,{','.join(WIDE)},label\n\n".encode() + b'"s\n0",1,2,3,4,5,6,rice\n\n' + line + b"\n"
+    )
+    with pytest.raises(UserError, match=words):
+        read(data(tmp_path / "a.csv"))
+
+
+@pytest.mark.parametrize(
+    ("column", "words"),
+    [
+        ({"label": [1.0, np.inf] * 2}, r"row 2 has the label 'inf', which is no class"),
+        ({"label": [1e20, 1.0] * 2}, r"row 1 has the label '1e\+20', which is no class"),
+        ({"label": pa.array([b"a", b"b", b"\xff", b"a"])}, r"row 3 in column 'label' is no UTF-8"),
+        ({"label": pa.array([b"ab", b"\xffb"] * 2, pa.binary(2))}, r"row 2 in column 'label' is no UTF-8"),
+        ({"id": pa.array([b"a", b"b", b"\xff", b"c"]).view(pa.string())}, r"row 3 in column 'id' is no UTF-8"),
+        ({"ndvi_0": pa.array([b"1", b"\xff"] * 2)}, r"row 2 in column 'ndvi_0' is no UTF-8"),
+        ({"label": [["a"], ["b"]] * 2}, r"column 'label' holds list<.*>; expected text or numbers"),
+    ],
+)
+def test_odd_columns_of_parquet_files_are_named(column: dict[str, Any], words: str, tmp_path: Path) -> None:
+    columns = {"id": [1, 2, 3, 4], "ndvi_0": [1.0] * 4, "ndvi_1": [2.0] * 4, "label": ["a", "b"] * 2, **column}
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=words) as caught:
+        read(data(tmp_path / "a.parquet"))
+    assert "\n" not in str(caught.value)
+
+
+def test_large_ids_and_bytes_are_text(tmp_path: Path) -> None:
+    columns = {"id": [1e20, 2e20, 3.0, 4.0], "ndvi_0": [1.0] * 4, "ndvi_1": [2.0] * 4, "label": [b"a", b"b"] * 2}
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    series = read(data(tmp_path / "a.parquet"))
+    assert series.ids.tolist() == ["1e+20", "2e+20", "3", "4"] and series.classes == ("a", "b")
 
 
 @pytest.mark.parametrize("labels", [[0, 1, 0.5, 1, 0, 1], ["a", "b"] * 3, [0.25] * 6])
@@ -640,6 +784,8 @@ def test_a_parquet_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ({"y": np.arange(5)}, {}, r"y is \(5,\), expected \(6,\) beside x \(6, 2, 3\)"),
         ({"times": np.array([0, 2, 1])}, {}, r"times are int64, 0, 2, 1; expected ascending numbers"),
         ({"variables": np.array(["a"])}, {}, r"variables is \(1,\), expected \(2,\)"),
+        ({"variables": np.array(["a", "a"])}, {}, r"variables: 'a' is named 2 times; name each once"),
+        ({"y": np.array([0, 1, 2] * 2), "classes": np.array(["a", "a", "b"])}, {}, r"classes: 'a' is named 2 times"),
         ({}, {"variables": ("a", "b", "c")}, r"x has 2 variables without names, where 3 are asked for"),
         ({}, {"groups": ("region",)}, r"has no array 'region', which --data\.groups names; it has x, y"),
         ({"y": np.array([0, 1, 2] * 2), "classes": np.array(["a", "b"])}, {}, r"y runs from 0 to 2, where 2 classes"),

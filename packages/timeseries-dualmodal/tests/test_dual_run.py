@@ -103,7 +103,7 @@ def test_tables_report_every_length_also_those_shorter_than_a_patch(evaluation: 
     assert evaluation["metrics"]["macro_f1"]["value"] == pytest.approx(mean)
     assert [row["class"] for row in by_class] == ["maize", "rice", "soybean", "wheat"]
     assert sum(row["series"] for row in by_class) == evaluation["n"]
-    assert len(groups) == 3  # field (of this tiny set), region, year
+    assert not groups  # of 30 series each field, region and year has too few
     assert [row["price of waiting"] for row in prices] == ["0.05", "0.1", "0.2", "0.5", "1", "mean"]
     of_rule = [row["the rule"]["value"] for row in prices]
     assert evaluation["metrics"]["average_cost"]["value"] == pytest.approx(np.mean(of_rule[:-1])) == of_rule[-1]
@@ -160,7 +160,7 @@ def test_a_file_is_read_as_the_model_knows_its_series(home: Path, tmp_path: Path
     outs = tmp_path / "file.csv", tmp_path / "split.csv"
     assert run(home, "predict", "--input", str(path), "--out", str(outs[0])) == 0
     assert run(home, "predict", "--steps", "12", "--out", str(outs[1])) == 0
-    assert outs[0].read_text() == outs[1].read_text()
+    assert outs[0].read_text() == outs[1].read_text()  # also in the last digit
 
 
 def test_a_stream_decides_what_the_whole_series_decides(home: Path) -> None:
@@ -247,6 +247,52 @@ def test_a_second_target_needs_its_column(home: Path, capsys: pytest.CaptureFixt
     assert any("train/also" in row for row in records.read_metrics(of_run(home).parent / "also"))
     assert json.loads((of_run(home).parent / "also/preprocessing/series.json").read_text())["also"]
     assert run(home, "predict", "--run", "also") == 0
+
+
+def test_a_run_is_judged_on_the_data_and_the_split_it_was_trained_with(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else series that it learned from could be among those that judge it."""
+    series = prepare.load(home / "data" / prepare.PACKAGE / "sample")
+    source = tmp_path / "fields.npz"
+    flags = ("--data.source", str(source), "--data.variables", "ndvi,lswi", "--name", "own")
+
+    def write(rows: int) -> None:
+        named = {"x": series.x, "y": np.array(series.classes)[series.y], "ids": series.ids}
+        common = {"variables": series.variables, "times": series.times}
+        np.savez(source, **{key: values[:rows] for key, values in named.items()}, **common)
+
+    write(120)
+    assert run(tmp_path, "prepare", *flags) == 0
+    assert run(tmp_path, "train", *flags, "--epochs", "1") == 0
+    assert run(tmp_path, "predict", *flags) == 0
+    assert run(tmp_path, "predict", *flags, "--split.seed", "7") == 2
+    assert "was trained with another split (seed: 42 -> 7)" in error(capsys)
+    write(150)
+    assert run(tmp_path, "train", *flags, "--resume", "never") == 2
+    assert "has changed since it was prepared" in error(capsys)
+    assert run(tmp_path, "prepare", *flags) == 0
+    assert run(tmp_path, "predict", *flags) == 2
+    assert "is another data set than" in error(capsys)
+    assert run(tmp_path, "evaluate", *flags) == 2
+    assert "is another data set than" in error(capsys)
+    assert run(tmp_path, "predict", *flags, "--input", str(source)) == 0
+    unfinished = tmp_path / "runs" / "timeseries-dualmodal" / "own"
+    RunDir(unfinished).status("preempted")
+    shutil.rmtree(unfinished / "preprocessing")
+    assert run(tmp_path, "train", *flags, "--epochs", "2") == 2
+    assert "has changed since the run was started" in error(capsys)
+    assert run(tmp_path, "predict", *flags) == 2
+    assert "is another data set than" in error(capsys)
+
+
+def test_lengths_that_training_never_shows_are_told(home: Path) -> None:
+    late = ({"shortest": 0.5},)
+    config = APP.load(of_run(home, "config.yaml"), {"curriculum.stages": late})
+    task = train.EarlyTask(config, Runtime.start(config.runtime, config.seed))
+    [line] = task.warnings()
+    assert line.startswith("training shows no prefix of fewer than 18 steps, and is asked after 2, 12")
+    assert train.EarlyTask(APP.load(of_run(home, "config.yaml")), Runtime.start(config.runtime, 0)).warnings() == []
 
 
 def test_damaged_files_of_a_run_are_named(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -171,12 +171,39 @@ def test_the_optimum_is_found_where_it_is_known() -> None:
 
 
 def test_the_cost_rule_looks_further_than_the_next_length() -> None:
-    """Nothing is learned at the second length, everything at the third: the way there is worth it."""
-    y = np.arange(300) % 3
+    """Of half of the series nothing is learned at the second length, everything at the third: the way is worth it."""
+    y, clear = np.arange(300) % 3, np.arange(300) < 150
     p_NLK = np.full((300, 3, 3), 1 / 3)
+    p_NLK[clear] = np.eye(3)[y[clear]][:, None]
     p_NLK[:, 2] = np.eye(3)[y]
     rule = fit(Decision(delay_cost=0.5), p_NLK, y, (4, 8, 12), 12)
-    assert (decide(rule, p_NLK).stop_N == 2).all()
+    assert np.array_equal(decide(rule, p_NLK).stop_N, np.where(clear, 0, 2))
+
+
+def is_at_one_length(rule: Rule) -> bool:
+    assert isinstance(rule, CostRule)
+    return not np.any(rule.coefficients)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_probabilities_that_say_nothing_give_one_length_for_all(seed: int) -> None:
+    """Whatever a regression finds in them is chance; on other series it only costs."""
+    rng = np.random.default_rng(seed)
+    p_NLK, y = rng.dirichlet(np.ones(3), (60, len(LENGTHS))), rng.integers(0, 3, 60)
+    rule = fit(Decision(delay_cost=0.05), p_NLK, y, LENGTHS, 12)
+    assert is_at_one_length(rule) and stopping.from_dict(json.loads(json.dumps(rule.as_dict()))) == rule
+    costs = [
+        cost(p_NLK, y, stopping.Decisions(np.full(60, k), p_NLK[:, k].argmax(axis=1)), 0.05)
+        for k in range(len(LENGTHS))
+    ]
+    assert (decide(rule, rng.dirichlet(np.ones(3), (200, len(LENGTHS)))).stop_N == np.argmin(costs)).all()
+
+
+def test_probabilities_that_say_something_keep_their_rule() -> None:
+    p_NLK, y = growing(600)
+    for delay_cost in (0.05, 0.2, 0.4):
+        rule = fit(Decision(delay_cost=delay_cost), p_NLK, y, LENGTHS, 12)
+        assert not is_at_one_length(rule) and len(set(decide(rule, p_NLK).stop_N.tolist())) > 1
 
 
 def test_one_length_is_answered_at_once_or_never() -> None:

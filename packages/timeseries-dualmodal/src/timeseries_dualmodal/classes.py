@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from shared_core.errors import UserError
 from shared_core.schema import did_you_mean
 from timeseries_dualmodal.data_config import Data
+from timeseries_dualmodal.raw import refuse_double
 from timeseries_dualmodal.series import Known
 
 
@@ -29,8 +30,8 @@ def encode(
         integers: whether only whole numbers can be labels: in layouts by position any other value betrays a mistake.
 
     Raises:
-        UserError: a label is missing, no class or unknown; `data` names classes that do not occur; a class has one
-            series, or there are fewer than two classes.
+        UserError: a label is missing, no class or unknown; `data` names classes that do not occur, or one twice; a
+            class has one series, or there are fewer than two classes.
     """
     labels = _whole(labels, where, place, integers)
     names, counts = np.unique(labels, return_counts=True)
@@ -39,6 +40,7 @@ def encode(
         classes, leave_out = like.classes, {*data.drop_classes, *(set(data.classes and present) - set(data.classes))}
         _check_known(labels, present, {*classes, *leave_out}, where, place, classes)
     else:
+        refuse_double(data.classes, "--data.classes")
         _check_occur(data, present, where)
         chosen = data.classes or sorted(present, key=_order)
         classes = tuple(name for name in chosen if name not in data.drop_classes)

@@ -51,6 +51,12 @@ class Config(RunConfig):
         return self
 
     @model_validator(mode="after")
+    def _pictures_are_seen(self) -> Config:
+        if self.pictures.cache is not None and not self.model.sees:
+            raise ValueError(f"pictures.cache: a {self.model.type} model looks at no pictures; leave it out")
+        return self
+
+    @model_validator(mode="after")
     def _embeddings_fit(self) -> Config:
         vision, key = self.model.vision, "pictures.embeddings"
         if self.pictures.embeddings is None:

@@ -44,12 +44,12 @@ def measure(settings: Decision, val: Outcome, judged: Outcome, steps: int) -> Co
         by_length[price] = np.full(len(judged.y), index), judged.answers_NL[:, index]
 
     def cost(answers: Answers, price: float) -> Estimate:
-        return earliness.cost(*answers, judged.y, judged.lengths, steps, price)
+        return earliness.cost(*answers, judged.y, judged.lengths, steps, price, *judged.sources)
 
     return Costs(
         {price: cost(answers, price) for price, answers in by_rule.items()},
         {price: cost(answers, price) for price, answers in by_length.items()},
         lengths,
-        earliness.average_cost(by_rule, judged.y, judged.lengths, steps),
-        earliness.average_cost(by_length, judged.y, judged.lengths, steps),
+        earliness.average_cost(by_rule, judged.y, judged.lengths, steps, *judged.sources),
+        earliness.average_cost(by_length, judged.y, judged.lengths, steps, *judged.sources),
     )

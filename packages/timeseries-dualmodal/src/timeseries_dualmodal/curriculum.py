@@ -15,6 +15,12 @@ def stage_of(curriculum: Curriculum, epoch: int) -> Stage:
     return next(stage for stage in curriculum.stages if stage.until is None or epoch < stage.until)
 
 
+def shortest(curriculum: Curriculum, steps: int, epochs: int) -> int:
+    """Steps of the shortest prefix that so many epochs show."""
+    stages = (stage_of(curriculum, epoch) for epoch in range(epochs))
+    return min(bounds(stage, steps)[0] for stage in stages)
+
+
 def bounds(stage: Stage, steps: int) -> tuple[int, int]:
     """Steps of the shortest and the longest prefix: round(ratio x T), at least one."""
     shortest, longest = (max(1, round(ratio * steps)) for ratio in (stage.shortest, stage.longest))

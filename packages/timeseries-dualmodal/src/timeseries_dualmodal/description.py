@@ -21,11 +21,13 @@ class Description:
     classes: tuple[str, ...]
     times: NDArray[np.float64]  # (T,)
     also: tuple[str, ...] = ()  # values of the second target that training asks for
+    data: str = ""  # fingerprint of the prepared set that it learned from
 
     @classmethod
-    def of(cls, train: SeriesSet, also: str | None) -> Description:
+    def of(cls, train: SeriesSet, also: str | None, data: str = "") -> Description:
         """Of training series. Raises UserError where they have no column `also`."""
-        return cls(train.variables, train.classes, train.times, () if also is None else column(train, also)[0])
+        values = () if also is None else column(train, also)[0]
+        return cls(train.variables, train.classes, train.times, values, data)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -34,6 +36,7 @@ class Description:
             "classes": list(self.classes),
             "times": [float(time) for time in self.times],
             "also": list(self.also),
+            "data": self.data,
         }
 
     @classmethod
@@ -44,7 +47,7 @@ class Description:
         times = np.array([float(time) for time in data["times"]])
         if not (variables and classes and len(times)):
             raise ValueError("variables, classes and times must not be empty")
-        return cls(variables, classes, times, also)
+        return cls(variables, classes, times, also, str(data["data"]))
 
 
 def column(series: SeriesSet, name: str) -> tuple[tuple[str, ...], NDArray[np.int64]]:

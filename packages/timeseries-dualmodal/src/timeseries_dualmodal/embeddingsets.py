@@ -77,15 +77,21 @@ def eyes(config: Config, model: Members, live: Live, row_N: NDArray[np.int64]) -
         row_N: their rows in the set.
 
     Raises:
-        UserError: the configuration's folder holds none of this set, tower and look, or none of the shortest prefixes
-            that training and validation ask for.
+        UserError: the configuration's folder holds none of this set, tower and look, none of the shortest prefixes
+            that training asks for, or not all the lengths that validation reports.
     """
     if config.pictures.embeddings is None:
         return live
     about = describe(config, _tower(model), live.plots)
     found = embeddings.open_embeddings(config.pictures.embeddings, about)
     steps, stages = len(live.plots.times_T), config.curriculum.stages
-    found.require(min(*(curriculum.bounds(stage, steps)[0] for stage in stages), *config.evaluation.lengths, steps))
+    found.require(min(curriculum.bounds(stage, steps)[0] for stage in stages))
+    asked = {length for length in config.evaluation.lengths if length < steps} | {steps}
+    if absent := sorted(asked - set(found.lengths)):
+        raise UserError(
+            f"{config.pictures.embeddings}: holds nothing after {', '.join(map(str, absent))} steps, which validation "
+            "reports; make it without --scales, or set evaluation.lengths"
+        )
     return Recalled(found, torch.from_numpy(row_N))
 
 

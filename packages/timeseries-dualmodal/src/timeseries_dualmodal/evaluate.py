@@ -15,7 +15,7 @@ from shared_core.errors import UserError
 from shared_core.progress import message
 from shared_core.records import RunDir
 from shared_core.runtime import Runtime
-from timeseries_dualmodal import baselines, costs, drawings, earliness, outcome, stopping, subject, tables, train
+from timeseries_dualmodal import baselines, costs, drawings, earliness, outcome, saved, stopping, subject, tables, train
 from timeseries_dualmodal.config import Config, EvaluateOptions
 from timeseries_dualmodal.decision import Decided
 from timeseries_dualmodal.outcome import Outcome
@@ -29,6 +29,9 @@ COSTS = (
     "the cost of an answer is 1 where it is wrong, plus the price of waiting times the share of the season that it "
     "waited for; for each price a rule, and the best fixed time beside it, are fitted on validation series"
 )
+CHOSEN_HERE = (
+    "checkpoint, temperatures, stopping rule and best baseline were chosen on these series: their numbers are too good"
+)
 MOST_GROUPS = 30  # values of a group column in a table
 MEAN = "macro_f1 is the mean over the lengths of the table “{}”; every length counts alike"
 
@@ -39,7 +42,8 @@ def run(app: App, config: Config, options: EvaluateOptions) -> int:
     if runtime.world > 1:
         raise UserError("evaluate: runs in one process; start it without a launcher")
     who = subject.find(app, config, options, runtime.device)
-    material = train.Material.load(config)
+    check_lengths(train.reported(who.config, len(who.about.times)), who.lengths)
+    material = saved.material(who.run, config, who.about)
     series = material.part(options.split)
     others = beside(config, material, options.split) if options.baselines else {}
     message(f"asking the model after {len(who.lengths)} lengths about {len(series):,} series")
@@ -51,16 +55,37 @@ def run(app: App, config: Config, options: EvaluateOptions) -> int:
     return 0
 
 
+def check_lengths(shown: tuple[int, ...], fitted: tuple[int, ...]) -> None:
+    """Raises UserError where a length that is to be reported is none of those that a run was fitted for."""
+    if odd := [length for length in shown if length not in fitted]:
+        known = ", ".join(map(str, fitted[:8])) + (", ..." if len(fitted) > 8 else "")
+        raise UserError(
+            f"evaluation.lengths: {odd[0]} is none of the lengths that the run was fitted for ({known}); leave the "
+            "flag out"
+        )
+
+
+def outcome_of(config: Config, lengths: tuple[int, ...], p_NLK: np.ndarray, series: SeriesSet) -> Outcome:
+    """Answers to labelled series; where a grouped split keeps series together, intervals do so as well."""
+    assert series.y is not None
+    if config.split.kind != "grouped":
+        return Outcome(lengths, p_NLK, series.y)
+    by = config.split.by
+    assert by is not None  # the set could not have been divided
+    return Outcome(lengths, p_NLK, series.y, series.groups[by], by)
+
+
 def beside(config: Config, material: train.Material, split: str) -> dict[str, tuple[Outcome, Outcome]]:
     """What each baseline answers to the validation series, by which the best one is chosen, and to those of a split."""
     fitted, val, series = material.part("train"), material.part("val"), material.part(split)
     lengths = train.reported(config, material.series.steps)
-    assert fitted.y is not None and val.y is not None and series.y is not None
+    assert fitted.y is not None
     found = {}
     for name in baselines.NAMES:
         message(f"fitting the baseline {tables.named(name)} for {len(lengths)} lengths")
         [made] = baselines.fit_all([name], fitted.x, fitted.y, lengths, config.seed, len(fitted.classes)).values()
-        found[name] = Outcome(lengths, made.proba(val.x), val.y), Outcome(lengths, made.proba(series.x), series.y)
+        of_val, of_split = (outcome_of(config, lengths, made.proba(part.x), part) for part in (val, series))
+        found[name] = of_val, of_split
     return found
 
 
@@ -70,21 +95,23 @@ def evaluate(who: Trained, series: SeriesSet, others: Mapping[str, tuple[Outcome
     p_NLK = who.probabilities(series.x, who.lengths)
     if who.decided is not None:
         p_NLK = who.decided.calibrated(p_NLK)
-    every = Outcome(who.lengths, p_NLK, series.y)
+    every = outcome_of(who.config, who.lengths, p_NLK, series)
     shown = train.reported(who.config, series.steps)
     model, rest = every.at(shown), {name: of_split for name, (_, of_split) in others.items()}
     best = outcome.best({name: of_val for name, (of_val, _) in others.items()}) if others else None
-    curve = earliness.curve(p_NLK, series.y, who.lengths)
-    about = {
+    curve = earliness.curve(p_NLK, series.y, who.lengths, *every.sources)
+    about: Evaluation = {
         "checkpoint": who.name,
         "n": len(series),
         "headline": "macro_f1",
-        "metrics": {"macro_f1": model.mean_macro_f1().as_dict(), **_of_the_whole(p_NLK[:, -1], series)},
+        "metrics": {"macro_f1": model.mean_macro_f1().as_dict(), **_of_the_whole(every)},
         "baselines": {tables.named(name): _baseline(name, model, other) for name, other in rest.items()},
         "tables": {BY_LENGTH: tables.by_length(model, rest, best), **_tables(model, curve, series, shown)},
         "figures": _figures(who, model, rest, series, split),
         "notes": [MEAN.format(BY_LENGTH), *_notes(curve, best)],
     }
+    if split == "val":
+        about["notes"].append(CHOSEN_HERE)
     if who.decided is None:
         about["notes"].append(UNCALIBRATED)
     else:
@@ -103,8 +130,8 @@ def _tables(
         "F1 of each class": tables.by_class(curve, series.classes, series.y, shown),
     }
     for name, column in series.groups.items():
-        if len(np.unique(column)) <= MOST_GROUPS:
-            found[f"By {name}"] = tables.by_group(model, column, name, shown)
+        if len(np.unique(column)) <= MOST_GROUPS and (rows := tables.by_group(model, column, name, shown)):
+            found[f"By {name}"] = rows
     return found
 
 
@@ -114,7 +141,7 @@ def _figures(who: Trained, model: Outcome, others: Mapping[str, Outcome], series
     drawn = [drawings.curve(model, {tables.named(name): one for name, one in others.items()}, series, split, folder)]
     drawn += [drawings.confusion(model, series.classes, length, split, folder) for length in ends]
     if who.eyes is not None:
-        lengths = model.lengths[:: max(1, len(model.lengths) // 3)][:3] + model.lengths[-1:]
+        lengths = _some(model.lengths)
         row = int(np.isnan(series.x).mean(axis=(1, 2)).argmin())  # the series with the fewest gaps
         x_1VT = torch.from_numpy(series.x[row : row + 1]).to(who.device)
         asked = torch.tensor([lengths], device=who.device)
@@ -123,9 +150,10 @@ def _figures(who: Trained, model: Outcome, others: Mapping[str, Outcome], series
     return drawn
 
 
-def _of_the_whole(p_NK: np.ndarray, series: SeriesSet) -> dict[str, Any]:
+def _of_the_whole(every: Outcome) -> dict[str, Any]:
     """Metrics once all steps are there."""
-    return {f"{name}_full": estimate.as_dict() for name, estimate in multiclass.scores(p_NK, series.y).items()}
+    scores = multiclass.scores(every.p_NLK[:, -1], every.y, *every.sources)
+    return {f"{name}_full": estimate.as_dict() for name, estimate in scores.items()}
 
 
 def _baseline(name: str, model: Outcome, other: Outcome) -> dict[str, Any]:
@@ -150,6 +178,11 @@ def _ends(lengths: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(dict.fromkeys((lengths[(len(lengths) - 1) // 2], lengths[-1])))
 
 
+def _some(lengths: tuple[int, ...]) -> tuple[int, ...]:
+    """Up to three of the lengths, and the last."""
+    return tuple(dict.fromkeys(lengths[:: max(1, len(lengths) // 3)][:3] + lengths[-1:]))
+
+
 def _add_decisions(
     about: Evaluation,
     decided: Decided,
@@ -162,14 +195,14 @@ def _add_decisions(
     """What the stopping rule makes of the answers."""
     y, steps, classes = every.y, series.steps, every.classes
     stop_N, answer_N = stopping.decide(decided.rule, every.p_NLK)
-    scores = earliness.decision_scores(stop_N, answer_N, y, every.lengths, steps, classes)
+    scores = earliness.decision_scores(stop_N, answer_N, y, every.lengths, steps, classes, *every.sources)
     fixed = {}
     for length in shown:
         index = np.full(len(y), every.lengths.index(length))
         fixed[length] = earliness.decision_scores(
-            index, every.answers_NL[:, index[0]], y, every.lengths, steps, classes
+            index, every.answers_NL[:, index[0]], y, every.lengths, steps, classes, *every.sources
         )
-    saving = earliness.saving_at_equal_accuracy(stop_N, answer_N, every.p_NLK, y, every.lengths)
+    saving = earliness.saving_at_equal_accuracy(stop_N, answer_N, every.p_NLK, y, every.lengths, *every.sources)
     about["metrics"] |= {f"decision_{name}": estimate.as_dict() for name, estimate in scores.items()}
     about["metrics"] |= {"steps_saved": saving.saving.as_dict()}
     about["tables"]["Decisions"] = tables.decisions(scores, fixed)
@@ -180,9 +213,8 @@ def _add_decisions(
 def add_costs(about: Evaluation, who: Trained, decided: Decided, val: SeriesSet, series: SeriesSet) -> None:
     """What answers cost at several prices of waiting, by rules that are fitted on validation series for each."""
     of_val, judged = (
-        Outcome(who.lengths, decided.calibrated(who.probabilities(part.x, who.lengths)), part.y)
+        outcome_of(who.config, who.lengths, decided.calibrated(who.probabilities(part.x, who.lengths)), part)
         for part in (val, series)
-        if part.y is not None
     )
     found = costs.measure(who.config.decision, of_val, judged, series.steps)
     about["metrics"]["average_cost"] = found.average.as_dict()

@@ -214,6 +214,8 @@ def open_cache(folder: Path, fingerprint: str, plots: Plots, fitted: Mapping[str
     reasons = differences(about, description(plots, fingerprint, fitted))
     if reasons:
         raise UserError(f"{folder}: the pictures were drawn {', '.join(reasons)}; {_again(folder)}")
+    if not about.keys() >= {"scales", "kind", "series", "rows_per_shard"}:
+        raise UserError(f"{folder / METADATA}: is damaged; {_again(folder)}")
     if about["kind"] != "packed":
         raise UserError(f"{folder}: holds PNG files, which are to be looked at; {_again(folder)}")
     scales = tuple(scale for scale in about["scales"] if place(folder, scale).is_dir())

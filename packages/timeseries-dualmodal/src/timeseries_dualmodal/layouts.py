@@ -58,7 +58,7 @@ def read(table: Table, data: Data, labelled: bool, like: Known | None) -> Grid:
 
     Raises UserError for an unknown layout and for columns that do not fit it.
     """
-    roles = _roles(table, data)
+    roles = _roles(table, data, labelled, like)
     layout = _recognise(table, data, roles, labelled, like) if data.layout == "auto" else data.layout
     if layout == "long":
         return _long(table, data, roles, like)
@@ -68,17 +68,21 @@ def read(table: Table, data: Data, labelled: bool, like: Known | None) -> Grid:
     return _by_position(table, data, roles, labelled, like, layout)
 
 
-def _roles(table: Table, data: Data) -> Roles:
-    def place(name: str | None, key: str, usual: tuple[str, ...]) -> int | None:
+def _roles(table: Table, data: Data, labelled: bool, like: Known | None) -> Roles:
+    """Where the columns are that `data` names. A file to be answered may lack the label and the groups."""
+
+    def place(name: str | None, key: str, usual: tuple[str, ...], needed: bool = True) -> int | None:
         if name is not None:
-            return table.demand(name, key)
+            return table.demand(name, key) if needed else table.find(name)
         return next((found for one in usual if (found := table.find(one)) is not None), None)
 
+    groups_needed = labelled and like is None
+    groups = {name: place(name, "data.groups", (), groups_needed) for name in data.groups}
     return Roles(
-        label=place(data.label, "data.label", ("label", "class")),
+        label=place(data.label, "data.label", ("label", "class"), labelled),
         id=place(data.id, "data.id", ("id", "sample_id")),
         time=place(data.time, "data.time", ("time", "date")),
-        groups={name: table.demand(name, "data.groups") for name in data.groups},
+        groups={name: column for name, column in groups.items() if column is not None},
     )
 
 
@@ -125,7 +129,7 @@ def _by_position(table: Table, data: Data, roles: Roles, labelled: bool, like: K
         raise UserError(
             f"{table.where}: layout {layout} knows its variables by order only: list them, --data.variables"
         )
-    unnamed_label = roles.label is None
+    unnamed_label = roles.label is None and data.label is None
     if unnamed_label and (labelled or _ends_in_a_label(len(places), len(variables), like)):
         roles = replace(roles, label=places.pop())
     steps, rest = divmod(len(places), len(variables))
@@ -187,7 +191,9 @@ def _wide(table: Table, data: Data, roles: Roles, like: Known | None) -> Grid:
             x[:, variables.index(column.variable), axis.index(column.time)] = table.numbers(place)
     if next(iter(found.values())).kind == "date":
         dates = np.array(axis, "datetime64[D]")
-        return Grid(x, variables, timeaxis.days(dates, dates[:1]), np.arange(len(table)), roles)
+        start = 1.0 if like is None else timeaxis.known_start(like.times)
+        begins = timeaxis.season_years(dates[:1], start, timeaxis.days)
+        return Grid(x, variables, timeaxis.days(dates, begins), np.arange(len(table)), roles)
     return Grid(x, variables, np.array(axis, np.float64), np.arange(len(table)), roles)
 
 
@@ -223,7 +229,7 @@ def _long(table: Table, data: Data, roles: Roles, like: Known | None) -> Grid:
 
 
 def _long_times(table: Table, place: int, series: NDArray[np.int64], like: Known | None) -> NDArray[np.float64]:
-    """Time of each row: the number in it, or the day of its date in the series' year."""
+    """Time of each row: the number in it, or the day of its date, counted from the year of its season's start."""
     texts, which = np.unique(table.texts(place), return_inverse=True)
     parsed = [timeaxis.parse_date(text) if not _is_number(text) or _is_compact(text) else None for text in texts]
     for text, day in zip(texts, parsed, strict=True):
@@ -236,10 +242,9 @@ def _long_times(table: Table, place: int, series: NDArray[np.int64], like: Known
     if not any(parsed):
         return np.array([float(text) for text in texts])[which]
     dates = np.array(parsed, "datetime64[D]")[which]
-    begins = np.full(series.max() + 1, np.datetime64("9999-01-01"))
-    np.minimum.at(begins, series, dates)
+    known = None if like is None else timeaxis.known_start(like.times)
     # dekads fall on the same days of a month every year, composites of 16 days on the same days of a year
-    choices = (timeaxis.days(dates, begins[series]), timeaxis.calendar_days(dates, begins[series]))
+    choices = [timeaxis.of_seasons(dates, series, count, known) for count in (timeaxis.days, timeaxis.calendar_days)]
     return min(choices, key=lambda days: (_unknown(days, like), len(np.unique(days))))
 
 

@@ -67,8 +67,10 @@ class Vision(Section):
     depth: int = Field(3, ge=1, description="layers (small_vit)")
     heads: int = Field(4, ge=1, description="attention heads (small_vit)")
     patch: int = Field(8, ge=1, description="pixels of a patch's side (small_vit)")
-    channels: tuple[Annotated[int, Field(ge=4)], ...] = Field(
-        (16, 32, 48, 64), min_length=1, description="channels after each halving of the picture (small_cnn)"
+    channels: tuple[Annotated[int, Field(ge=4, multiple_of=4)], ...] = Field(
+        (16, 32, 48, 64),
+        min_length=1,
+        description="channels after each halving of the picture, multiples of 4 (small_cnn)",
     )
     dropout: float = Field(0.1, ge=0, lt=1)
 
@@ -173,13 +175,12 @@ class Stage(Section):
         return self
 
 
-GUIDE = (Stage(until=20, shortest=0.7), Stage(until=40, shortest=0.55), Stage(shortest=0.2))
-
-
 class Curriculum(Section):
     """How much of a season training shows (`timeseries_dualmodal.curriculum`)."""
 
-    stages: tuple[Stage, ...] = Field(GUIDE, min_length=1, description="one after another; default: the guide's")
+    stages: tuple[Stage, ...] = Field(
+        (Stage(),), min_length=1, description="one after another; default: every length, from the first epoch on"
+    )
     prefixes: int = Field(1, ge=1, le=400, description="prefixes of each series in a batch, spread over the range")
 
     @model_validator(mode="after")

@@ -18,22 +18,23 @@ from shared_core import files
 from shared_core.errors import UserError
 from shared_core.schema import did_you_mean
 from timeseries_dualmodal.data_config import Data
-from timeseries_dualmodal.raw import Raw, brief, pick
+from timeseries_dualmodal.raw import Raw, brief, pick, refuse_double
 from timeseries_dualmodal.series import Known
 
 MAX_BYTES = 8 * 2**30  # unpacked
 OPTIONAL = ("y", "ids", "variables", "times", "classes")
 
 
-def read(path: Path, data: Data, like: Known | None) -> Raw:
-    """The content of the file.
+def read(path: Path, data: Data, labelled: bool, like: Known | None) -> Raw:
+    """The content of the file; without y where it is not `labelled`, which may lack groups too.
 
     Raises:
         UserError: it is missing, damaged, bloated or holds objects; arrays are missing or of shapes that do not fit.
     """
     present = names(path)
-    groups = {name: _group(name, present, path) for name in data.groups}
-    arrays = files.read_npz(path, ["x", *(key for key in OPTIONAL if key in present), *groups.values()], MAX_BYTES)
+    groups = _groups(data, present, path, labelled and like is None)
+    optional = (key for key in OPTIONAL if key in present and (labelled or key != "y"))
+    arrays = files.read_npz(path, ["x", *optional, *groups.values()], MAX_BYTES)
     x = arrays["x"]
     if x.ndim != 3 or x.dtype.kind not in "fiu":
         raise UserError(f"{path}: x is {x.dtype} {x.shape}, expected numbers (N series, V variables, T steps)")
@@ -70,15 +71,17 @@ def names(path: Path) -> list[str]:
         raise files.explain(error, path) from error
 
 
-def _group(name: str, present: list[str], path: Path) -> str:
-    """The array of a group column."""
-    for key in (name, f"group_{name}"):
-        if key in present and key not in ("x", *OPTIONAL):
-            return key
-    raise UserError(
-        f"{path}: has no array {name!r}{did_you_mean(name, present)}, which --data.groups names; it has "
-        f"{brief(tuple(present))}"
-    )
+def _groups(data: Data, present: list[str], path: Path, needed: bool) -> dict[str, str]:
+    """The arrays of the group columns, by column. Raises UserError for one that is `needed` and not there."""
+    arrays = set(present) - {"x", *OPTIONAL}
+    found = {name: key for name in data.groups for key in (f"group_{name}", name) if key in arrays}
+    for name in data.groups:
+        if needed and name not in found:
+            raise UserError(
+                f"{path}: has no array {name!r}{did_you_mean(name, present)}, which --data.groups names; it has "
+                f"{brief(tuple(present))}"
+            )
+    return found
 
 
 def _variables(
@@ -86,7 +89,9 @@ def _variables(
 ) -> tuple[str, ...]:
     """Names of all variables in x: the file's own, else those that are asked for, else numbers."""
     if "variables" in arrays:
-        return tuple(str(name) for name in arrays["variables"])
+        names = tuple(str(name) for name in arrays["variables"])
+        refuse_double(names, f"{path}: variables")
+        return names
     wanted = data.variables or (() if like is None else like.variables)
     if wanted and len(wanted) != count:
         raise UserError(
@@ -112,6 +117,7 @@ def _labels(arrays: dict[str, np.ndarray], path: Path) -> NDArray[np.str_] | Non
     if "classes" not in arrays or y.dtype.kind not in "iu":
         return y.astype(np.str_)
     classes = arrays["classes"].astype(np.str_)
+    refuse_double(tuple(classes.ravel().tolist()), f"{path}: classes")
     if classes.ndim != 1 or (len(y) and not 0 <= y.min() <= y.max() < len(classes)):
         raise UserError(
             f"{path}: y runs from {y.min()} to {y.max()}, where {len(classes)} classes have names; correct it"

@@ -6,7 +6,7 @@ Shapes: N series, L lengths, K classes, B resamples.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +18,13 @@ from shared_core.multiclass import MacroF1
 
 @dataclass(frozen=True)
 class Outcome:
-    """Answers to N series after each of L lengths."""
+    """Answers to N series after each of L lengths; `groups` and `unit` as in `shared_core.intervals`."""
 
     lengths: tuple[int, ...]  # steps seen
     p_NLK: NDArray[np.float64]
     y: NDArray[np.int64]  # (N,)
+    groups: NDArray[np.str_] | None = None  # (N,)
+    unit: str = "groups"
 
     @property
     def classes(self) -> int:
@@ -32,29 +34,46 @@ class Outcome:
     def answers_NL(self) -> NDArray[np.int64]:
         return self.p_NLK.argmax(axis=2)
 
+    @property
+    def sources(self) -> tuple[NDArray[np.str_] | None, str]:
+        """The `groups` and `unit` of every interval. Series that all share one source are drawn one by one.
+
+        Drawing that one source would give the same series each time, and an interval without width; this one is about
+        other series of the source, not about other sources.
+        """
+        one = self.groups is not None and len(np.unique(self.groups)) == 1
+        return None if one else self.groups, self.unit
+
     def at(self, lengths: tuple[int, ...]) -> Outcome:
         """Some of the lengths."""
-        return Outcome(lengths, self.p_NLK[:, [self.lengths.index(length) for length in lengths]], self.y)
+        p_NLK = self.p_NLK[:, [self.lengths.index(length) for length in lengths]]
+        return replace(self, lengths=lengths, p_NLK=p_NLK)
 
     def take(self, rows: NDArray[np.bool_]) -> Outcome:
         """Some of the series."""
-        return Outcome(self.lengths, self.p_NLK[rows], self.y[rows])
+        groups = None if self.groups is None else self.groups[rows]
+        return replace(self, p_NLK=self.p_NLK[rows], y=self.y[rows], groups=groups)
 
     def macro_f1(self, length: int) -> Estimate:
-        return multiclass.macro_f1(self._answers(length), self.y, self.classes)
+        return multiclass.macro_f1(self._answers(length), self.y, self.classes, *self.sources)
 
     def mean_macro_f1(self) -> Estimate:
         """The mean over the lengths: one number for a curve."""
-        return Resamples(len(self.y)).estimate(self._mean_of_lengths())
+        return self._resamples().estimate(self._mean_of_lengths())
 
     def mean_less(self, other: Outcome) -> Estimate:
         """How much larger the mean over the lengths is than that of other answers to the same series."""
         ours, theirs = self._mean_of_lengths(), other._mean_of_lengths()
-        return Resamples(len(self.y)).estimate(lambda w_BN: ours(w_BN) - theirs(w_BN))
+        return self._resamples().estimate(lambda w_BN: ours(w_BN) - theirs(w_BN))
 
     def less(self, other: Outcome, length: int) -> Estimate:
         """How much larger the macro-F1 is at a length."""
-        return multiclass.macro_f1_difference(other._answers(length), self._answers(length), self.y, self.classes)
+        theirs, ours = other._answers(length), self._answers(length)
+        return multiclass.macro_f1_difference(theirs, ours, self.y, self.classes, *self.sources)
+
+    def _resamples(self) -> Resamples:
+        groups, unit = self.sources
+        return Resamples(len(self.y), groups=groups, unit=unit)
 
     def _answers(self, length: int) -> NDArray[np.int64]:
         return self.answers_NL[:, self.lengths.index(length)]

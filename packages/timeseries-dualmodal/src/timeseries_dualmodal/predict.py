@@ -21,7 +21,7 @@ from shared_core.cli import App
 from shared_core.errors import UserError
 from shared_core.progress import message
 from shared_core.runtime import Runtime
-from timeseries_dualmodal import readers, stopping, subject, train
+from timeseries_dualmodal import readers, saved, stopping, subject
 from timeseries_dualmodal.config import Config, PredictOptions
 from timeseries_dualmodal.series import SeriesSet
 from timeseries_dualmodal.stopping import NOT_YET
@@ -47,7 +47,7 @@ def run(app: App, config: Config, options: PredictOptions) -> int:
 def _series(who: Trained, path: Path | None) -> tuple[SeriesSet, str]:
     """The series that are asked about, and what to call them."""
     if path is None:
-        return train.Material.load(who.config).part("test"), "test"
+        return saved.material(who.run, who.config, who.about).part("test"), "test"
     data = who.config.data.model_copy(update={"source": str(path)})
     return readers.read(data, labelled=False, like=who.about), path.stem
 

@@ -78,9 +78,16 @@ def settings(data: Data) -> dict[str, Any]:
 def require(config: Config) -> Path:
     """The folder of the configuration's prepared set.
 
-    Raises UserError where it is not there, or was prepared with other settings; the source is not looked at.
+    Raises UserError where it is not there, was prepared with other settings, or from a file that has changed since; a
+    file that is gone, and the Hub, are not looked at.
     """
-    return prepared.require(config.paths.data / PACKAGE / config.data.folder, settings(config.data))
+    folder = prepared.require(config.paths.data / PACKAGE / config.data.folder, settings(config.data))
+    source = Path(config.data.source).expanduser()
+    if source.is_file() and (changed := prepared.changes(folder, {"series": source}, settings(config.data))):
+        raise UserError(
+            f"{folder}: {source} has changed since it was prepared ({'; '.join(changed)}); run `prepare` again"
+        )
+    return folder
 
 
 def describe(series: SeriesSet, split: Split) -> dict[str, Any]:

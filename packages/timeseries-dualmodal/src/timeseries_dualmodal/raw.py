@@ -5,6 +5,7 @@ Shapes: N series, V variables, T steps.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -33,8 +34,9 @@ class Raw:
 
 
 def pick(known: tuple[str, ...], data: Data, like: Known | None, where: str) -> tuple[str, ...]:
-    """Names of the variables to keep, out of `known`. Raises UserError for one that is not there."""
+    """Names of the variables to keep, out of `known`. Raises UserError for one that is not there, or twice."""
     wanted, reason = (data.variables, "--data.variables") if like is None else (like.variables, "the model")
+    refuse_double(wanted, reason)
     for name in wanted:
         if name not in known:
             raise UserError(
@@ -42,6 +44,13 @@ def pick(known: tuple[str, ...], data: Data, like: Known | None, where: str) -> 
                 f"{brief(known)}"
             )
     return tuple(wanted) or known
+
+
+def refuse_double(names: tuple[str, ...], where: str) -> None:
+    """Raise UserError for a name that comes twice."""
+    double = [name for name, count in Counter(names).items() if count > 1]
+    if double:
+        raise UserError(f"{where}: {double[0]!r} is named {names.count(double[0])} times; name each once")
 
 
 def even_times(steps: int, data: Data, first: float = 0.0, between: float = 1.0) -> NDArray[np.float64]:

@@ -57,10 +57,10 @@ def read(data: Data, *, labelled: bool = True, like: Known | None = None) -> Ser
 
 def _raw(data: Data, labelled: bool, like: Known | None) -> Raw:
     if data.source == "sample":
-        return _sample(data, like)
+        return _sample(data, labelled, like)
     path = None if data.source.startswith("hub:") else find(data.source)
     if path is not None and path.suffix.lower() == ".npz":
-        return npzfile.read(path, data, like)
+        return npzfile.read(path, data, labelled, like)
     return _tabular(_table(path, data.source), data, labelled, like)
 
 
@@ -86,17 +86,17 @@ def find(source: str) -> Path:
     return path
 
 
-def _sample(data: Data, like: Known | None) -> Raw:
+def _sample(data: Data, labelled: bool, like: Known | None) -> Raw:
     made = phenology.generate(data.sample_size, data.sample_seed)
     assert made.y is not None
     names = data.groups or tuple(made.groups)
     for name in names:
-        if name not in made.groups:
+        if name not in made.groups and labelled and like is None:
             raise UserError(f"--data.groups: the sample has no column {name!r}; it has {', '.join(made.groups)}")
     chosen = pick(made.variables, data, like, "sample")
     x_NVT = made.x[:, [made.variables.index(name) for name in chosen]]
     labels = np.array(made.classes)[made.y]
-    groups = {name: made.groups[name] for name in names}
+    groups = {name: made.groups[name] for name in names if name in made.groups}
     return Raw("sample", x_NVT, chosen, made.times, made.ids, labels, lambda row: f"row {row + 1}", groups)
 
 

@@ -17,7 +17,7 @@ from shared_core.errors import UserError
 from shared_core.progress import message
 from shared_core.records import RunDir
 from shared_core.runtime import Runtime
-from timeseries_dualmodal import train
+from timeseries_dualmodal import prepare, train
 from timeseries_dualmodal.config import Config
 from timeseries_dualmodal.decision import Decided
 from timeseries_dualmodal.description import Description
@@ -32,7 +32,7 @@ def complete(run: RunDir) -> None:
 
     config = configuration.stored(Config, run.path)
     material = train.Material.load(config)
-    about = Description.of(material.part("train"), config.loss.also)
+    about = Description.of(material.part("train"), config.loss.also, material.fingerprint)
     _write(run.path / FOLDER / SERIES, about.as_dict())
     who = subject.of_run(run, config, "best", Runtime.start(config.runtime, config.seed).device)
     message("fitting temperatures and the stopping rule on the validation series")
@@ -50,7 +50,29 @@ def describe(run: RunDir, config: Config) -> Description:
     path = run.path / FOLDER / SERIES
     if path.is_file():
         return _read(path, Description.from_dict)
-    return Description.of(train.Material.load(config).part("train"), config.loss.also)
+    found = train.Material.load(config)
+    data = run.read_run().get("made_from", {}).get("data", {}).get("sha256", found.fingerprint)
+    return Description.of(found.part("train"), config.loss.also, data)
+
+
+def material(run: RunDir, config: Config, about: Description) -> train.Material:
+    """The prepared set and its splits, for judging a run.
+
+    Raises UserError where they are others than the run was trained with: series that it learned from could judge it.
+    """
+    if (run.path / "config.yaml").is_file():
+        split = configuration.stored(Config, run.path).split
+        if changed := configuration.differences(split, config.split):
+            lines = "; ".join(changed)
+            raise UserError(f"{run.path}: was trained with another split ({lines}); leave these flags out")
+    found = train.Material.load(config)
+    if about.data and found.fingerprint != about.data:
+        folder = config.paths.data / prepare.PACKAGE / config.data.folder
+        raise UserError(
+            f"{folder}: is another data set than {run.path} was trained on: it was prepared again from a changed source; "
+            "restore that, or train anew under another --name"
+        )
+    return found
 
 
 def decided(run: RunDir) -> Decided | None:

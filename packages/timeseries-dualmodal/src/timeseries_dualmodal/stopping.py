@@ -11,7 +11,8 @@ Machine Learning 110:1481).
 - Cost: stops where going on is not expected to lower the cost. What it lowers is regressed at every length but the last
   on what is known there. The target is the cost that the rule itself comes to later, so lengths are fitted from the
   last to the first: optimal stopping by regression (Longstaff and Schwartz 2001, Review of Financial Studies 14:113),
-  non-myopic as CALIMERA is (Bilski and Jastrzebska 2023, Information Processing and Management 60:103465).
+  non-myopic as CALIMERA is (Bilski and Jastrzebska 2023, Information Processing and Management 60:103465). Where that
+  is no cheaper on series left out of the fit than one length for all, the rule is to answer at that length.
 
 Shapes: N series, L lengths, K classes, F features. `p_NLK`: probabilities after each length, `p_NK` after one.
 """
@@ -172,7 +173,7 @@ def fit(settings: Decision, p_NLK: np.ndarray, y: np.ndarray, lengths: Sequence[
     if settings.rule == "confidence":
         return _fit_confidence(settings, task)
     if settings.hold is None:
-        return _fit_cost(task, settings.delay_cost)
+        return _cheaper(task, settings.delay_cost)
     if len(y) < FOLDS:
         raise UserError(f"decision.hold: {len(y)} validation series, needs {FOLDS}; raise --split.val or leave it out")
     # on the series it was fitted on, a regression looks better than it is: the delay cost is chosen by other ones
@@ -232,6 +233,27 @@ def _fit_confidence(settings: Decision, task: _Task) -> ConfidenceRule:
     if settings.hold is None:
         return rule(task.cheapest(tried, settings.delay_cost))
     return rule(task.earliest(tried, settings.hold))
+
+
+def _cheaper(task: _Task, delay_cost: float) -> CostRule:
+    """The fitted rule, or one length for all where the rule is not cheaper on series that it did not see.
+
+    Of probabilities that say little a regression finds chance alone, and what follows it can cost more than not looking
+    at them. Too few series for folds are not compared.
+    """
+    if len(task.y) < FOLDS:
+        return _fit_cost(task, delay_cost)
+    fixed_L = np.array([task.cost(task.at(index), delay_cost).mean() for index in range(len(task.lengths))])
+    if fixed_L.min() <= task.cost(_cross_fitted(task, delay_cost), delay_cost).mean() + 1e-12:
+        return _at_one_length(task, int(fixed_L.argmin()), delay_cost)
+    return _fit_cost(task, delay_cost)
+
+
+def _at_one_length(task: _Task, stop: int, delay_cost: float) -> CostRule:
+    """Answers every series at the length `stop`: going on saves 1 before it and -1 from it on."""
+    before = len(task.lengths) - 1
+    offsets = tuple((1.0 if index < stop else -1.0,) * task.classes for index in range(before))
+    return CostRule(task.lengths, task.classes, delay_cost, ((0.0,) * len(FEATURES),) * before, offsets)
 
 
 def _fit_cost(task: _Task, delay_cost: float) -> CostRule:

@@ -38,11 +38,13 @@ class Trained:
 
     @property
     def lengths(self) -> tuple[int, ...]:
-        """The lengths after which it is asked."""
-        return train.asked(self.config, len(self.about.times))
+        """The lengths after which it is asked: those of its stopping rule, where it has one."""
+        return train.asked(self.config, len(self.about.times)) if self.decided is None else self.decided.lengths
 
     def probabilities(self, x_NVT: NDArray[np.float32], lengths: tuple[int, ...]) -> NDArray[np.float64]:
-        """(N, L, K) after each of some lengths, as the model gives them."""
+        """(N, L, K) after each of some lengths, as the model gives them. A season that has only begun may be short."""
+        missing = len(self.about.times) - x_NVT.shape[2]  # filled up: another shape would round another way
+        x_NVT = np.pad(x_NVT, ((0, 0), (0, 0), (0, missing)), constant_values=np.nan)
         logits_NLK = answers.logits(self.model, torch.from_numpy(x_NVT), lengths, self.eyes, self.device)
         return logits_NLK.double().softmax(dim=-1).numpy()
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import csv
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from timeseries_dualmodal.raw import brief
 MAX_BYTES = 8 * 2**30  # of an unpacked Parquet file
 MISSING = ("", "NA", "N/A", "nan", "NaN", "NAN", "null", "NULL", "None")  # of numbers
 _MAX_HEADER = 2**24
+_MOST_WHOLE = 2.0**53  # up to here a float holds every whole number
 
 
 @dataclass(frozen=True)
@@ -33,15 +36,14 @@ class Table:
     where: str  # the file or data set, for messages
     names: tuple[str, ...]
     columns: tuple[pa.ChunkedArray, ...]
-    unit: str  # what a row is called in messages: a line of a CSV, else a row
-    first: int  # number of the first row in messages
+    line: Callable[[int], int] | None = None  # of a row in a CSV, for messages
 
     def __len__(self) -> int:
         return len(self.columns[0]) if self.columns else 0
 
     def place(self, row: int) -> str:
         """``line 2`` of a CSV's first row."""
-        return f"{self.unit} {row + self.first}"
+        return f"row {row + 1}" if self.line is None else f"line {self.line(row)}"
 
     def find(self, name: str) -> int | None:
         """The place of a column, or None. Raises UserError where two columns have this name."""
@@ -62,7 +64,7 @@ class Table:
 
     def numbers(self, column: int) -> NDArray[np.float64]:
         """The values of a column, (N,), NaN where there is none. Raises UserError for a value that is no number."""
-        values = _plain(self.columns[column])
+        values = self._values(column)
         if pa.types.is_string(values.type):
             values = pc.utf8_trim_whitespace(values)
             values = pc.if_else(pc.is_in(values, pa.array(MISSING)), None, values)
@@ -78,20 +80,41 @@ class Table:
 
     def texts(self, column: int) -> NDArray[np.str_]:
         """The values of a column as text, (N,), empty where there is none; 2016.0 reads 2016."""
-        values = _plain(self.columns[column])
-        if pa.types.is_nested(values.type):
+        values = self._values(column)
+        try:
+            if pa.types.is_floating(values.type) and pc.all(pc.equal(pc.floor(values), values)).as_py():
+                low, high = pc.min_max(values).as_py().values()
+                if low is not None and low >= -_MOST_WHOLE and high <= _MOST_WHOLE:
+                    values = pc.cast(values, pa.int64())
+            texts = pc.utf8_trim_whitespace(pc.fill_null(pc.cast(values, pa.string()), ""))
+        except pa.ArrowException:  # lists
             raise UserError(
                 f"{self.where}: column {self.names[column]!r} holds {values.type}; expected text or numbers"
-            )
-        if pa.types.is_floating(values.type) and pc.all(pc.equal(pc.floor(values), values)).as_py():
-            values = pc.cast(values, pa.int64())
-        return np.array(pc.utf8_trim_whitespace(pc.fill_null(pc.cast(values, pa.string()), "")).to_pylist(), np.str_)
+            ) from None
+        return np.array(texts.to_pylist(), np.str_)
+
+    def _values(self, column: int) -> pa.ChunkedArray:
+        """A column, all text as strings. Raises UserError for one that is not UTF-8, which Parquet does not check."""
+        values = _plain(self.columns[column])
+        if not (pa.types.is_string(values.type) or pa.types.is_binary(values.type)):
+            return values
+        try:
+            values = pc.cast(values, pa.string())
+            values.validate(full=True)
+        except pa.ArrowException:
+            raw = pc.cast(values, pa.binary()).to_pylist()
+            row = next(row for row, value in enumerate(raw) if value is not None and not _is_utf8(value))
+            raise UserError(
+                f"{self.where}: {self.place(row)} in column {self.names[column]!r} is no UTF-8; write it as text, or "
+                "leave the column out"
+            ) from None
+        return values
 
     def _first_wrong(self, values: pa.ChunkedArray) -> str:
-        for row, value in enumerate(values.to_pylist()):
+        for row, value in enumerate(values):
             try:
-                float(value or 0)
-            except (TypeError, ValueError):
+                value.cast(pa.float64())
+            except pa.ArrowException:
                 return f"{self.place(row)}: {str(value)[:40]!r}"
         return "a value"
 
@@ -105,6 +128,7 @@ def from_csv(path: Path) -> Table:
     from pyarrow import csv as arrow
 
     header, delimiter = _header(path)
+    line = partial(_line_of, path, delimiter)
     try:
         table = arrow.read_csv(
             path,
@@ -113,14 +137,14 @@ def from_csv(path: Path) -> Table:
             arrow.ConvertOptions(column_types={name: pa.string() for name in header}),
         )
     except pa.ArrowInvalid as error:
-        raise UserError(f"{path}: {_reason(str(error))}") from error
+        raise UserError(f"{path}: {_reason(str(error), line)}") from error
     except OSError as error:
         raise files.explain(error, path) from error
     names, columns = tuple(table.column_names), tuple(table.columns)
     if names and names[0] == "":  # the row numbers that pandas writes
         names, columns = names[1:], columns[1:]
     _refuse_headerless(path, names)
-    return Table(str(path), names, columns, "line", 2)
+    return Table(str(path), names, columns, line)
 
 
 def from_parquet(path: Path) -> Table:
@@ -140,7 +164,7 @@ def from_parquet(path: Path) -> Table:
         if error.errno is None:  # Arrow's way to say that a page is damaged
             raise UserError(f"{path}: is no whole Parquet file ({_line(error)}); get or make it again") from error
         raise files.explain(error, path) from error
-    return Table(str(path), tuple(table.column_names), tuple(table.columns), "row", 1)
+    return Table(str(path), tuple(table.column_names), tuple(table.columns))
 
 
 def from_hub(name: str, revision: str | None) -> Table:
@@ -163,7 +187,7 @@ def from_hub(name: str, revision: str | None) -> Table:
         table = pa.concat_tables(tables.values())
     except pa.ArrowInvalid as error:
         raise UserError(f"{where}: its splits {', '.join(tables)} have different columns ({_line(error)})") from error
-    return Table(where, tuple(table.column_names), tuple(table.columns), "row", 1)
+    return Table(where, tuple(table.column_names), tuple(table.columns))
 
 
 def _named(table: pa.Table, features: dict[str, Any]) -> pa.Table:
@@ -203,25 +227,54 @@ def _refuse_headerless(path: Path, names: tuple[str, ...]) -> None:
         raise UserError(f"{path}: line 1 holds numbers ({brief(tuple(numbers), 3)}), not names; add a header line")
 
 
-def _reason(message: str) -> str:
+def _line_of(path: Path, delimiter: str, row: int) -> int:
+    """The line on which a row begins. Rows do not count blank lines, and a quoted value may span several lines."""
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as stream:
+        reader = csv.reader(stream, delimiter=delimiter)
+        rows, begin = -1, 1  # the header comes before row 0
+        try:
+            for cells in reader:
+                if cells and rows == row:
+                    return begin
+                rows += bool(cells)
+                begin = reader.line_num + 1
+        except csv.Error:  # a value too long for this reader
+            pass
+    return row + 2
+
+
+def _reason(message: str, line: Callable[[int], int]) -> str:
     """Arrow's complaint about a CSV in our words."""
     ragged = re.search(r"Row #(\d+): Expected (\d+) columns, got (\d+)", message)
     if ragged:
         row, expected, found = ragged.groups()
-        return f"line {row} has {found} values where the header has {expected}; complete or remove it"
+        return f"line {line(int(row) - 2)} has {found} values where the header has {expected}; complete or remove it"
     wrong = re.search(r"In CSV column #(\d+): Row #(\d+): .*invalid UTF8", message)
     if wrong:
-        return f"line {wrong[2]}, column {int(wrong[1]) + 1} is no UTF-8; save the file as UTF-8"
+        return f"line {line(int(wrong[2]) - 2)}, column {int(wrong[1]) + 1} is no UTF-8; save the file as UTF-8"
     return f"is no CSV ({message.splitlines()[0][:200]}); get or make it again"
 
 
 def _plain(values: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Without dictionaries and views."""
+    """Without dictionaries, views and large forms: text is a string, or binary."""
     if pa.types.is_dictionary(values.type):
         values = pc.cast(values, values.type.value_type)
-    if pa.types.is_large_string(values.type) or pa.types.is_string_view(values.type) or pa.types.is_null(values.type):
-        values = pc.cast(values, pa.string())
+    kind = values.type
+    if pa.types.is_null(kind):
+        return pc.cast(values, pa.string())
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind) or pa.types.is_large_binary(kind):
+        return pc.cast(values, pa.binary())
+    if pa.types.is_binary_view(kind) or pa.types.is_fixed_size_binary(kind):
+        return pc.cast(values, pa.binary())
     return values
+
+
+def _is_utf8(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _line(error: Exception) -> str:

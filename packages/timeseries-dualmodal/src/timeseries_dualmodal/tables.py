@@ -60,16 +60,15 @@ def by_class(curve: Curve, classes: Sequence[str], y: NDArray[np.int64], shown: 
 
 
 def by_group(model: Outcome, values: NDArray[np.str_], name: str, shown: Sequence[int]) -> Rows:
-    """Macro-F1 for the series of each region, year or whatever the column says."""
+    """Macro-F1 for the series of each region, year or whatever the column says; no rows where all have too few."""
+    found, counts = np.unique(values, return_counts=True)
+    if counts.max() < SMALLEST_GROUP:
+        return []
     rows = []
-    for value in np.unique(values):
-        inside = values == value
-        if inside.sum() < SMALLEST_GROUP:
-            rows.append({name: value, "series": int(inside.sum()), **dict.fromkeys(map(str, shown), "too few")})
-            continue
-        part = model.take(inside)
-        estimates = {f"{length} steps": part.macro_f1(length).as_dict() for length in shown}
-        rows.append({name: value, "series": int(inside.sum()), **estimates})
+    for value, count in zip(found.tolist(), counts.tolist(), strict=True):
+        part = None if count < SMALLEST_GROUP else model.take(values == value)
+        scores = {f"{length} steps": "too few" if part is None else part.macro_f1(length).as_dict() for length in shown}
+        rows.append({name: value, "series": count, **scores})
     return rows
 
 

@@ -1,12 +1,15 @@
 """Times of steps: days of the year, dates, step numbers.
 
-A date becomes a day counted from 1 January (day 1) of the year in which its series begins, so that fields of different
+A date becomes a day counted from 1 January (day 1) of the year in which its season begins, so that fields of different
 years share an axis and a season may go on past the end of a year.
+
+Shapes: N series, R rows of a table.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 
@@ -14,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Dates = NDArray[np.datetime64]
+Count = Callable[[Dates, Dates], NDArray[np.float64]]  # `days` or `calendar_days`
 _TIME = re.compile(
     r"(?P<date>(?:19|20)\d\d-\d\d-\d\d|(?:19|20)\d\d_\d\d_\d\d|(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01]))"
     r"|doy_?(?P<day>\d{1,3})|(?:t|step)_?(?P<step>\d+)|(?P<number>\d+)",
@@ -66,3 +70,45 @@ def calendar_days(dates: Dates, begins: Dates) -> NDArray[np.float64]:
     before = np.cumsum([0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30])[months]
     leap_day = (months == 1) & (inside == 29)
     return 365 * (years - begins.astype("datetime64[Y]").astype(int)) + before + inside - 0.5 * leap_day
+
+
+def of_seasons(dates: Dates, series: NDArray[np.int64], count: Count, start: float | None) -> NDArray[np.float64]:
+    """Days of `dates` (R,), counted from 1 January of the year in which the season of their series began.
+
+    The year of a series' first date alone would not do: a series of a season from October to January may lack its first
+    rows and begin in January.
+
+    Args:
+        series: number of each date's series, (R,), from 0 to N - 1.
+        count: how days are counted.
+        start: day of the year on which seasons start, from 1; None finds it in the dates.
+    """
+    first, last = np.full(series.max() + 1, dates.max()), np.full(series.max() + 1, dates.min())
+    np.minimum.at(first, series, dates)
+    np.maximum.at(last, series, dates)
+    if start is None:
+        start = _season_start(first, last, np.unique(count(dates, dates)), count)
+    return count(dates, season_years(first, start, count)[series])
+
+
+def season_years(dates: Dates, start: float, count: Count) -> Dates:
+    """The years in which the seasons of `dates` began, if seasons start on the day `start` of the year."""
+    return dates.astype("datetime64[Y]") - (count(dates, dates) < start)
+
+
+def known_start(times: NDArray[np.float64]) -> float:
+    """The start of the seasons behind a model's times: the first of them where they go on past a year, else day 1."""
+    return float(times[0]) if times[-1] > 365 else 1.0
+
+
+def _season_start(first: Dates, last: Dates, present: NDArray[np.float64], count: Count) -> float:
+    """The day of the year on which seasons start, so that each series, from `first` (N,) to `last`, lies in one season.
+
+    Day 1 if that is such a day. Else one of the ascending days of the year that are `present`: the one after the
+    longest gap. Day 1 if there is none, as where series are longer than a year.
+    """
+    gaps = np.diff(present, prepend=present[-1] - 365)
+    for start in [1.0, *present[np.argsort(-gaps, kind="stable")].tolist()]:
+        if (season_years(first, start, count) == season_years(last, start, count)).all():
+            return start
+    return 1.0

@@ -10,13 +10,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from shared_core import multiclass
+from shared_core import multiclass, prepared
 from shared_core.batches import Batches, LoaderBatches
 from shared_core.errors import UserError
 from shared_core.runtime import Runtime
 from shared_core.seeds import derive, seeded
 from shared_core.task import Task
-from timeseries_dualmodal import answers, division, embeddingsets, losses, picturesets, prepare
+from timeseries_dualmodal import answers, curriculum, division, embeddingsets, losses, picturesets, prepare
 from timeseries_dualmodal.config import Config
 from timeseries_dualmodal.description import Description, column
 from timeseries_dualmodal.members import Members
@@ -34,12 +34,14 @@ class Material:
 
     series: SeriesSet
     parts: Mapping[str, np.ndarray]  # train, val, test -> rows
+    fingerprint: str = ""  # of the prepared set
 
     @classmethod
     def load(cls, config: Config) -> Material:
         """Raises UserError where the set is not prepared, or cannot be divided as the configuration wants."""
-        series = prepare.load(prepare.require(config))
-        return cls(series, division.divide(series, config.split))
+        folder = prepare.require(config)
+        series = prepare.load(folder)
+        return cls(series, division.divide(series, config.split), prepared.read_manifest(folder)["fingerprint"])
 
     def part(self, name: str) -> SeriesSet:
         return self.series.take(self.parts[name])
@@ -56,7 +58,7 @@ class EarlyTask(Task):
         self.config, self.steps = config, material.series.steps
         train, self.val = material.part("train"), material.part("val")
         assert train.y is not None and self.val.y is not None
-        self.about = Description.of(train, config.loss.also)
+        self.about = Description.of(train, config.loss.also, material.fingerprint)
         self.model = build_model(config, self.about)
         for scale in self.model.scales:
             fit(scale, train, config.pictures.tail)
@@ -107,6 +109,21 @@ class EarlyTask(Task):
 
     def independent(self, model: nn.Module) -> Sequence[nn.Module]:
         return tuple(model.members)  # type: ignore[arg-type]
+
+    def made_from(self) -> dict[str, dict[str, str]]:
+        """The prepared set: a run goes on with the very one that it began with."""
+        folder = self.config.paths.data / prepare.PACKAGE / self.config.data.folder
+        return {"data": {"path": str(folder), "sha256": self.material.fingerprint}}
+
+    def warnings(self) -> list[str]:
+        shown = curriculum.shortest(self.config.curriculum, self.steps, self.config.training.epochs)
+        unseen = [str(length) for length in reported(self.config, self.steps) if length < shown]
+        if not unseen:
+            return []
+        return [
+            f"training shows no prefix of fewer than {shown} steps, and is asked after {', '.join(unseen)}: see "
+            "curriculum.stages and --epochs"
+        ]
 
     def plan_notes(self) -> list[str]:
         pictures = self.config.pictures

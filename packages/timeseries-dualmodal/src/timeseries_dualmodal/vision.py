@@ -16,7 +16,7 @@ from timeseries_dualmodal.layers import Block
 
 
 class SmallCNN(nn.Module):
-    """Convolutions of stride 2, then the mean and the maximum over the picture.
+    """Convolutions of stride 2, then the means over a coarse grid of the picture, 4 x 4 at most.
 
     Normalised per picture (GroupNorm), so that a picture's features depend on nothing else in the batch.
     """
@@ -30,7 +30,7 @@ class SmallCNN(nn.Module):
             nn.Sequential(nn.Conv2d(before, after, 3, 2, 1, bias=False), nn.GroupNorm(4, after), nn.GELU())
             for before, after in itertools.pairwise(widths)
         )
-        # where a line runs matters: rows keep their place, columns too
+        # where a line runs matters, so that rows and columns keep their place
         side = max(1, size // 2 ** len(channels))
         self.grid = min(4, side)
         self.project = nn.Sequential(

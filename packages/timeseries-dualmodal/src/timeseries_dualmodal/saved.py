@@ -69,7 +69,7 @@ def material(run: RunDir, config: Config, about: Description) -> train.Material:
     if about.data and found.fingerprint != about.data:
         folder = config.paths.data / prepare.PACKAGE / config.data.folder
         raise UserError(
-            f"{folder}: is another data set than {run.path} was trained on: it was prepared again from a changed source; "
+            f"{folder}: is another data set than {run.path} was trained on, prepared again from a changed source; "
             "restore that, or train anew under another --name"
         )
     return found

@@ -292,7 +292,7 @@ def test_files_that_are_missing_truncated_or_swapped_are_named(copy: Path) -> No
     with pytest.raises(UserError, match="holds pictures of something else"):
         opened(copy)
     path.unlink()
-    with pytest.raises(UserError, match=r"shard_00001\.pics: no such file"):
+    with pytest.raises(UserError, match=r"shard_00001\.pics: no such file; draw it again"):
         opened(copy)
 
 

@@ -227,5 +227,8 @@ def open_cache(folder: Path, fingerprint: str, plots: Plots, fitted: Mapping[str
         progress.message(f"{folder}: goes on without {', '.join(removed)}, which was removed; scales left: {left}")
     for scale in scales:
         for number, first in enumerate(range(0, about["series"], about["rows_per_shard"])):
-            shards.check(shard_path(folder, scale, number), mark(about, scale, first))
+            path = shard_path(folder, scale, number)
+            if not path.is_file():
+                raise UserError(f"{path}: no such file; {_again(folder)}")
+            shards.check(path, mark(about, scale, first))
     return ImageCache(folder, about, scales)

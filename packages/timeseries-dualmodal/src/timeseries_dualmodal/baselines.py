@@ -79,6 +79,8 @@ def fit(name: str, x_NVT: np.ndarray, y: np.ndarray, length: int, seed: int, cla
         UserError: training rows of fewer than two classes.
         ValueError: an unknown name, or a length that the series do not have.
     """
+    from threadpoolctl import threadpool_limits
+
     if name not in NAMES:
         raise ValueError(f"baseline {name!r}: must be one of {', '.join(NAMES)}")
     if len(np.unique(y)) < 2:
@@ -86,7 +88,9 @@ def fit(name: str, x_NVT: np.ndarray, y: np.ndarray, length: int, seed: int, cla
     prefix_NVT = _prefix(x_NVT, length)
     means_VT = step_means(prefix_NVT)
     classifier = _classifier(name, seed)
-    classifier.fit(fill(prefix_NVT, means_VT), y)
+    # boosting asks its threads for many small pieces of work; waking them takes longer than one needs for all of it
+    with threadpool_limits(1, user_api="openmp"):
+        classifier.fit(fill(prefix_NVT, means_VT), y)
     return Baseline(name, length, classes, means_VT, classifier)
 
 

@@ -1,6 +1,6 @@
 """A configuration on several splits, beside the baselines: macro-F1 after each length, and how much the model adds.
 
-    python packages/timeseries-dualmodal/benchmarks/repeated.py --config cawa-season --seeds 42,43,44
+    python packages/timeseries-dualmodal/benchmarks/repeated.py --config cawa-season --seeds 43,44,45
     python packages/timeseries-dualmodal/benchmarks/repeated.py --config cawa-season --hold-out region
 
 Other flags are the configuration's, as in `dualmodal train`. Every split trains its own model (runs/, the usual folder)

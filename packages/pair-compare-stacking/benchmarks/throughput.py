@@ -11,7 +11,6 @@ random: what they show does not matter for the time.
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from pair_compare_stacking.model import PairModel
 from pair_compare_stacking.subject import Several, Single
 from shared_core import measured, records
 from shared_core.errors import UserError
-from shared_core.measured import spread
+from shared_core.measured import seconds, spread
 from shared_core.runtime import Runtime
 from shared_core.settings import Runtime as Settings
 
@@ -63,14 +62,6 @@ def works(
     for name, who in others.items():
         found[name] = several(who) if isinstance(who, Several) else single(who.model.to(runtime.device))
     return found
-
-
-def seconds(work: Callable[[], object], device: torch.device) -> float:
-    began = time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - began
 
 
 def in_turn(todo: dict[str, Callable[[], object]], repeats: int, device: torch.device) -> dict[str, list[float]]:

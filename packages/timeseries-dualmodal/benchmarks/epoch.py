@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
@@ -22,6 +20,7 @@ import torch
 from transformers import ViTConfig, ViTModel
 
 from shared_core import measured
+from shared_core.measured import seconds
 from shared_core.plan import quantity
 from shared_core.progress import duration
 from shared_core.runtime import Runtime
@@ -66,14 +65,6 @@ def batches(task: train.EarlyTask) -> list[Batch]:
         index_BK = torch.randint(len(SCALES), batch["length"].shape, generator=generator)
         found.append({**batch, "length": torch.tensor(SCALES)[index_BK].to(batch["x"].device)})
     return found
-
-
-def seconds(work: Callable[[], object], device: torch.device) -> float:
-    began = time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - began
 
 
 def written(task: train.EarlyTask, home: Path) -> tuple[dict[str, Eyes], dict[str, int]]:

@@ -135,8 +135,10 @@ def evaluated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     )
 
     def of(split: str) -> dict[str, Any]:
-        about = evaluate.evaluate(who, given, {"random_forest": (answered(2), answered(3))}, split)
-        evaluate.add_costs(about, who, decided, given, given)
+        about = evaluate.evaluate(
+            who, given, evaluate.ask(who, given), {"random_forest": (answered(2), answered(3))}, split
+        )
+        evaluate.add_costs(about, who, evaluate.ask(who, given), evaluate.ask(who, given), given.steps)
         return about
 
     return of

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import statistics
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,3 +37,14 @@ def device(device: torch.device) -> str:
 
     model = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
     return f"{device.type} ({model}), {os.cpu_count()} cores, {torch.get_num_threads()} threads, load {load()}"
+
+
+def seconds(work: Callable[[], object], device: torch.device) -> float:
+    """How long `work` takes, until the device has done all of it."""
+    import torch
+
+    began = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - began

@@ -47,9 +47,10 @@ def run(app: App, config: Config, options: EvaluateOptions) -> int:
     series = material.part(options.split)
     others = beside(config, material, options.split) if options.baselines else {}
     message(f"asking the model after {len(who.lengths)} lengths about {len(series):,} series")
-    about = evaluate(who, series, others, options.split)
+    every = ask(who, series)
+    about = evaluate(who, series, every, others, options.split)
     if who.decided is not None and options.split != "val":
-        add_costs(about, who, who.decided, material.part("val"), series)
+        add_costs(about, who, ask(who, material.part("val")), every, series.steps)
     records.write_evaluation(who.run, options.split, about)
     print(report.write([who.run.path], headline=app.headline))
     return 0
@@ -75,6 +76,14 @@ def outcome_of(config: Config, lengths: tuple[int, ...], p_NLK: np.ndarray, seri
     return Outcome(lengths, p_NLK, series.y, series.groups[by], by)
 
 
+def ask(who: Trained, series: SeriesSet) -> Outcome:
+    """What a model answers after all its lengths, calibrated where its training has finished."""
+    p_NLK = who.probabilities(series.x, who.lengths)
+    if who.decided is not None:
+        p_NLK = who.decided.calibrated(p_NLK)
+    return outcome_of(who.config, who.lengths, p_NLK, series)
+
+
 def beside(config: Config, material: train.Material, split: str) -> dict[str, tuple[Outcome, Outcome]]:
     """What each baseline answers to the validation series, by which the best one is chosen, and to those of a split."""
     fitted, val, series = material.part("train"), material.part("val"), material.part(split)
@@ -89,17 +98,17 @@ def beside(config: Config, material: train.Material, split: str) -> dict[str, tu
     return found
 
 
-def evaluate(who: Trained, series: SeriesSet, others: Mapping[str, tuple[Outcome, Outcome]], split: str) -> Evaluation:
-    """Metrics, baselines, tables and figures of one split, in the form of `records.write_evaluation`."""
-    assert series.y is not None
-    p_NLK = who.probabilities(series.x, who.lengths)
-    if who.decided is not None:
-        p_NLK = who.decided.calibrated(p_NLK)
-    every = outcome_of(who.config, who.lengths, p_NLK, series)
+def evaluate(
+    who: Trained, series: SeriesSet, every: Outcome, others: Mapping[str, tuple[Outcome, Outcome]], split: str
+) -> Evaluation:
+    """Metrics, baselines, tables and figures of one split, in the form of `records.write_evaluation`.
+
+    `every`: what the model answers to these series (`ask`).
+    """
     shown = train.reported(who.config, series.steps)
     model, rest = every.at(shown), {name: of_split for name, (_, of_split) in others.items()}
     best = outcome.best({name: of_val for name, (of_val, _) in others.items()}) if others else None
-    curve = earliness.curve(p_NLK, series.y, who.lengths, *every.sources)
+    curve = earliness.curve(every.p_NLK, every.y, every.lengths, *every.sources)
     about: Evaluation = {
         "checkpoint": who.name,
         "n": len(series),
@@ -210,13 +219,9 @@ def _add_decisions(
     about["figures"].append(drawings.decisions(every, stop_N, series, series.classes, split, run.figures))
 
 
-def add_costs(about: Evaluation, who: Trained, decided: Decided, val: SeriesSet, series: SeriesSet) -> None:
+def add_costs(about: Evaluation, who: Trained, val: Outcome, judged: Outcome, steps: int) -> None:
     """What answers cost at several prices of waiting, by rules that are fitted on validation series for each."""
-    of_val, judged = (
-        outcome_of(who.config, who.lengths, decided.calibrated(who.probabilities(part.x, who.lengths)), part)
-        for part in (val, series)
-    )
-    found = costs.measure(who.config.decision, of_val, judged, series.steps)
+    found = costs.measure(who.config.decision, val, judged, steps)
     about["metrics"]["average_cost"] = found.average.as_dict()
     about["tables"]["Cost of an answer"] = tables.by_price(found)
     about["notes"].append(COSTS)

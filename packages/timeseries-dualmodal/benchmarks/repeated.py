@@ -64,7 +64,7 @@ def judge(name: str, config: Config) -> Judged:
     if (not found or found[0].read_status().get("state") != "finished") and (status := APP.call("train", config)):
         raise SystemExit(status)
     run, material = runs.locate(APP, config), train.Material.load(config)
-    lengths = train.reported(config, material.series.steps)
+    lengths = config.evaluation.reported(material.series.steps)
     kept = run.path / "predictions" / "repeated.npz"
     if not kept.exists():
         _ask(config, run, material, lengths, kept)

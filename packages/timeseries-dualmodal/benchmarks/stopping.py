@@ -26,7 +26,7 @@ def cells(config: Config, name: str) -> list[str]:
     material = train.Material.load(config)
     fitted, val, test = (material.part(part) for part in ("train", "val", "test"))
     assert fitted.y is not None and val.y is not None and test.y is not None
-    lengths, steps = train.reported(config, test.steps), test.steps
+    lengths, steps = config.evaluation.reported(test.steps), test.steps
     made = baselines.fit_all([name], fitted.x, fitted.y, lengths, config.seed, len(fitted.classes))[name]
     of_val = made.proba(val.x)
     temperatures = temperature.fit(of_val, val.y)

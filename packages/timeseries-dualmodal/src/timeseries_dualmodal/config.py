@@ -29,6 +29,14 @@ class Evaluation(Section):
         1, ge=1, description="steps between answers on the curve and of the stopping rule; 1: after each step"
     )
 
+    def reported(self, steps: int) -> tuple[int, ...]:
+        """The lengths of tables and of validation for seasons of so many steps: those they have, and the whole."""
+        return (*sorted({length for length in self.lengths if length < steps}), steps)
+
+    def asked(self, steps: int) -> tuple[int, ...]:
+        """The lengths of curves and of stopping: every so many steps, and those that are reported."""
+        return tuple(sorted({*range(self.every, steps + 1, self.every), *self.reported(steps)}))
+
 
 class Config(RunConfig):
     """One run of dualmodal."""

@@ -86,8 +86,7 @@ def eyes(config: Config, model: Members, live: Live, row_N: NDArray[np.int64]) -
     found = embeddings.open_embeddings(config.pictures.embeddings, about)
     steps, stages = len(live.plots.times_T), config.curriculum.stages
     found.require(min(curriculum.bounds(stage, steps)[0] for stage in stages))
-    asked = {length for length in config.evaluation.lengths if length < steps} | {steps}
-    if absent := sorted(asked - set(found.lengths)):
+    if absent := sorted(set(config.evaluation.reported(steps)) - set(found.lengths)):
         raise UserError(
             f"{config.pictures.embeddings}: holds nothing after {', '.join(map(str, absent))} steps, which validation "
             "reports; make it without --scales, or set evaluation.lengths"

@@ -42,7 +42,7 @@ def run(app: App, config: Config, options: EvaluateOptions) -> int:
     if runtime.world > 1:
         raise UserError("evaluate: runs in one process; start it without a launcher")
     who = subject.find(app, config, options, runtime.device)
-    check_lengths(train.reported(who.config, len(who.about.times)), who.lengths)
+    check_lengths(who.config.evaluation.reported(len(who.about.times)), who.lengths)
     material = saved.material(who.run, config, who.about)
     series = material.part(options.split)
     others = beside(config, material, options.split) if options.baselines else {}
@@ -87,7 +87,7 @@ def ask(who: Trained, series: SeriesSet) -> Outcome:
 def beside(config: Config, material: train.Material, split: str) -> dict[str, tuple[Outcome, Outcome]]:
     """What each baseline answers to the validation series, by which the best one is chosen, and to those of a split."""
     fitted, val, series = material.part("train"), material.part("val"), material.part(split)
-    lengths = train.reported(config, material.series.steps)
+    lengths = config.evaluation.reported(material.series.steps)
     assert fitted.y is not None
     found = {}
     for name in baselines.NAMES:
@@ -105,7 +105,7 @@ def evaluate(
 
     `every`: what the model answers to these series (`ask`).
     """
-    shown = train.reported(who.config, series.steps)
+    shown = who.config.evaluation.reported(series.steps)
     model, rest = every.at(shown), {name: of_split for name, (_, of_split) in others.items()}
     best = outcome.best({name: of_val for name, (of_val, _) in others.items()}) if others else None
     curve = earliness.curve(every.p_NLK, every.y, every.lengths, *every.sources)

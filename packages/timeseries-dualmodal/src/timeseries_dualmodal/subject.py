@@ -39,7 +39,7 @@ class Trained:
     @property
     def lengths(self) -> tuple[int, ...]:
         """The lengths after which it is asked: those of its stopping rule, where it has one."""
-        return train.asked(self.config, len(self.about.times)) if self.decided is None else self.decided.lengths
+        return self.config.evaluation.asked(len(self.about.times)) if self.decided is None else self.decided.lengths
 
     def probabilities(self, x_NVT: NDArray[np.float32], lengths: tuple[int, ...]) -> NDArray[np.float64]:
         """(N, L, K) after each of some lengths, as the model gives them. A season that has only begun may be short."""

@@ -117,7 +117,7 @@ class EarlyTask(Task):
 
     def warnings(self) -> list[str]:
         shown = curriculum.shortest(self.config.curriculum, self.steps, self.config.training.epochs)
-        unseen = [str(length) for length in reported(self.config, self.steps) if length < shown]
+        unseen = [str(length) for length in self.config.evaluation.reported(self.steps) if length < shown]
         if not unseen:
             return []
         return [
@@ -137,7 +137,7 @@ class EarlyTask(Task):
 
     def evaluate(self, model: nn.Module, runtime: Runtime) -> dict[str, float]:
         """Macro-F1 and accuracy after each of the lengths that are reported, and their means."""
-        lengths = reported(self.config, self.steps)
+        lengths = self.config.evaluation.reported(self.steps)
         logits_NLC = predict(model, self.val, lengths, self.val_eyes, runtime)
         assert self.val.y is not None
         y_N = torch.from_numpy(self.val.y)
@@ -213,18 +213,6 @@ def embed(config: Config, scales: tuple[int, ...]) -> None:
     fit(model.scales[0], train, config.pictures.tail)
     live, autocast = eyes_of(config, model, about), runtime.accelerator.autocast
     embeddingsets.make(config, model, live, material.series.x, scales, runtime.device, autocast)
-
-
-def reported(config: Config, steps: int) -> tuple[int, ...]:
-    """The lengths of tables and of validation: those of the configuration that a season has, and the whole of it."""
-    return (*sorted({length for length in config.evaluation.lengths if length < steps}), steps)
-
-
-def asked(config: Config, steps: int) -> tuple[int, ...]:
-    """The lengths of curves and of stopping: every so many steps, and those that are reported."""
-    return tuple(
-        sorted({*range(config.evaluation.every, steps + 1, config.evaluation.every), *reported(config, steps)})
-    )
 
 
 def predict(

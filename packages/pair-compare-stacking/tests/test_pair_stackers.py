@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pair_compare_stacking import blends, calibration, stackers, trees
+from pair_compare_stacking import blends, calibration, stackers
 from shared_core.errors import UserError
 
 ALL = (*stackers.METHODS, stackers.BEST_SINGLE)
@@ -214,9 +214,10 @@ def test_trees_answer_as_lightgbm_does(models: int) -> None:
     stacker, logit_NM, _ = fitted("lightgbm", 2, 400, models)
     x_NM = np.concatenate([logit_NM, 3 * problem(3, 100, models)[0]]) / np.array(stacker.temperatures)
     booster = lightgbm.Booster(model_str=stacker.text)
-    read = trees.parse(stacker.text, models)
-    x_NM[: len(read), 0] = [tree.threshold[0] for tree in read]  # exactly on a threshold
-    np.testing.assert_allclose(calibration.sigmoid(trees.predict(read, x_NM)), booster.predict(x_NM), rtol=1e-12)
+    read = stackers.parse_trees(stacker.text, models)
+    x_NM[: len(read), 0] = read.threshold[:, 0]  # exactly on a threshold
+    p_N = calibration.sigmoid(read.values(x_NM).sum(axis=1))
+    np.testing.assert_allclose(p_N, booster.predict(x_NM), rtol=1e-12)
     expected = (booster.predict(x_NM) + 1 - booster.predict(-x_NM)) / 2
     np.testing.assert_allclose(stacker.predict(x_NM * np.array(stacker.temperatures)), expected, atol=1e-9)
     looked_at = booster.feature_importance("split").tolist()
@@ -323,7 +324,7 @@ def test_damaged_text_of_lightgbm_is_refused_or_harmless(data: st.DataObject) ->
     """LightGBM itself would end the process for many of these, or never come back."""
     stored = json.loads(stored_text("lightgbm"))
     lines = stored["lightgbm"].split("\n")
-    end = lines.index(trees.END)
+    end = lines.index("end of trees")
     row = data.draw(st.integers(0, end))
     kind = data.draw(st.sampled_from(["cut", "drop", "twice", "number", "swap"]))
     if kind == "cut":
@@ -343,48 +344,6 @@ def test_damaged_text_of_lightgbm_is_refused_or_harmless(data: st.DataObject) ->
             lines[row] = lines[row][:start] + new + lines[row][stop:]
     stored["lightgbm"] = "\n".join(lines)
     check_harmless(stored)
-
-
-@pytest.mark.parametrize(
-    ("pattern", "new", "words"),
-    [
-        (r"left_child=(-?\d+)", "left_child=0", "no tree"),
-        (r"right_child=(-?\d+)", "right_child=-1", "no tree"),
-        (r"split_feature=\d+", "split_feature=3", r"feature outside 0\.\.2"),
-        (r"split_feature=\d+", "split_feature=-1", r"feature outside 0\.\.2"),
-        (r"threshold=\S+", "threshold=nan", "infinite number"),
-        (r"leaf_value=\S+", "leaf_value=inf", "infinite number"),
-        (r"leaf_value=\S+", "leaf_value=ten", "no number"),
-        (r"leaf_value=\S+ ", "leaf_value=", "has not"),
-        (r"decision_type=2", "decision_type=1", "another kind"),
-        (r"num_leaves=\d+", "num_leaves=1", "has not 1 leaves"),
-        (r"num_leaves=\d+", "num_leaves=99999999999", "has not 99999999999 leaves"),
-        (r"num_cat=0", "num_cat=1", "something else"),
-        (r"is_linear=0", "is_linear=1", "something else"),
-        (r"Tree=1\n", "Tree=2\n", "where tree 1"),
-        (r"objective=binary sigmoid:1", "objective=poisson", "objective is 'poisson'"),
-        (r"end of trees", "", "not ended"),
-        (r"num_class=1", "num_class=1\nnum_class=1", "occurs twice"),
-    ],
-)
-def test_damaged_trees_are_named(pattern: str, new: str, words: str) -> None:
-    text = json.loads(stored_text("lightgbm"))["lightgbm"]
-    with pytest.raises(UserError, match=words) as caught:
-        trees.parse(re.sub(pattern, new, text, count=1), 3)
-    assert "\n" not in str(caught.value)
-
-
-def test_splits_that_are_each_others_parents_form_no_tree() -> None:
-    """Every node and leaf has one parent here, but the second and third split hang from nothing."""
-    text = (
-        "tree\nnum_class=1\nnum_tree_per_iteration=1\nmax_feature_idx=0\nobjective=binary sigmoid:1\n\nTree=0\n"
-        "num_leaves=4\nnum_cat=0\nsplit_feature=0 0 0\nthreshold=0 1 2\ndecision_type=2 2 2\nleft_child=-1 2 1\n"
-        "right_child={}\nleaf_value=1 2 3 4\nis_linear=0\n\nend of trees\n"
-    )
-    with pytest.raises(UserError, match="no tree"):
-        trees.parse(text.format("-2 -3 -4"), 1)
-    (tree,) = trees.parse(text.replace("left_child=-1 2 1", "left_child=-1 -2 -3").format("1 2 -4"), 1)
-    assert tree.predict(np.array([[-1, 0, 0.5, 1, 1.5, 2, 9]])).tolist() == [1, 1, 2, 2, 3, 3, 4]
 
 
 def check_harmless(stored: Any) -> None:

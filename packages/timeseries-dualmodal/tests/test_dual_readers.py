@@ -176,6 +176,24 @@ def test_dates_of_several_years_share_an_axis(tmp_path: Path) -> None:
     assert series.steps == 36 and not np.isnan(series.x).any() and series.times[6] == 60
 
 
+@pytest.mark.parametrize("learned", [2019, 2020])
+@pytest.mark.parametrize("layout", ["wide", "long"])
+def test_a_model_of_a_common_year_reads_dekads_of_a_leap_year_and_the_other_way_round(
+    learned: int, layout: str, tmp_path: Path
+) -> None:
+    def table(year: int) -> Path:
+        days = [date(year, month, day) for month in range(1, 13) for day in (1, 11, 21)]
+        if layout == "long":
+            rows = [[f"s{number}", day, number + 0.5, number % 2] for number in range(4) for day in days]
+            return csv(tmp_path / f"{year}.csv", ["sample_id", "date", "ndvi", "label"], rows)
+        rows = [[number + 0.5] * len(days) + [number % 2] for number in range(4)]
+        return csv(tmp_path / f"{year}.csv", [*(f"ndvi_{day}" for day in days), "label"], rows)
+
+    known = read(data(table(learned)))
+    other = read(data(table(4039 - learned)), like=known)
+    assert np.array_equal(other.x, known.x) and np.array_equal(other.times, known.times)
+
+
 def test_a_season_over_the_turn_of_the_year_goes_on(tmp_path: Path) -> None:
     path = dated(tmp_path, lambda year: [date(year - 1, 10, 1), date(year, 1, 1), date(year, 3, 1)])
     assert read(data(path, groups=("year",))).times.tolist() == [274, 366, 425]

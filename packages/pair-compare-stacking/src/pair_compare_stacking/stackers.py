@@ -17,9 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from pair_compare_stacking import blends, trees
+from pair_compare_stacking import blends
 from pair_compare_stacking.calibration import TEMPERATURES, bounded, nll, sigmoid, temperature
+from shared_core import trees
 from shared_core.errors import UserError
+from shared_core.trees import Trees
 
 BEST_SINGLE = "best_single"  # a reference, no method of stacking
 METHODS = ("mean", "weighted_mean", "greedy", "logistic", "lightgbm")  # the simplest first
@@ -128,15 +130,15 @@ class Boosted(Stacker):
     text: str  # LightGBM's own
 
     @cached_property
-    def _trees(self) -> list[trees.Tree]:
-        return trees.parse(self.text, len(self.models))
+    def _trees(self) -> Trees:
+        return parse_trees(self.text, len(self.models))
 
     def _combine(self, logit_NM: np.ndarray) -> np.ndarray:
-        left, right = (sigmoid(trees.predict(self._trees, x_NM)) for x_NM in (logit_NM, -logit_NM))
+        left, right = (sigmoid(self._trees.values(x_NM).sum(axis=1)) for x_NM in (logit_NM, -logit_NM))
         return (left + 1 - right) / 2
 
     def _learned(self) -> dict[str, Any]:
-        looked_at = trees.splits(self._trees, len(self.models))
+        looked_at = self._trees.splits(len(self.models))
         return {"trees": len(self._trees), "splits": self._by_model(looked_at.tolist())}
 
     def _stored(self) -> dict[str, Any]:
@@ -253,12 +255,20 @@ def from_dict(data: Any, models: Sequence[str] | None = None) -> Stacker:
     if method == "lightgbm":
         if not isinstance(data["lightgbm"], str):
             raise _unfit("lightgbm is no text")
-        trees.parse(data["lightgbm"], len(names))
+        parse_trees(data["lightgbm"], len(names))
         return Boosted(*about, data["lightgbm"])
     weights = _numbers(data, "weights", len(names), 0.0, 1.0)
     if abs(sum(weights) - 1) > 1e-6:
         raise _unfit(f"weights add up to {sum(weights):g} instead of 1")
     return Blend(*about, weights)
+
+
+def parse_trees(text: str, models: int) -> Trees:
+    """The trees of a stacker. Raises UserError for a damaged text, or one of another number of models."""
+    try:
+        return trees.parse(text, models)
+    except ValueError as error:
+        raise UserError(f"stacker: its LightGBM text is damaged ({error}); fit the stacker again") from error
 
 
 def _numbers(data: dict[str, Any], key: str, count: int, low: float, high: float) -> tuple[float, ...]:

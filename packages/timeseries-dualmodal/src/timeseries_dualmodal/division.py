@@ -163,8 +163,8 @@ def _shared(series: SeriesSet, parts: Mapping[str, Rows]) -> list[str]:
         both = {part: len(found["train"] & found[part]) for part in ("val", "test")}
         if both["test"]:
             lines.append(
-                f"{both['test']:,} values of {name} are in train and test ({both['val']:,} in train and val): a model "
-                f"may know them again; keep each in one split with --split.kind grouped --split.by {name}"
+                f"{both['test']:,} values of {name} are in train and test ({both['val']:,} in train and val): where "
+                f"each is a place, a model may know it again; then use --split.kind grouped --split.by {name}"
             )
     if nothing_new:
         lines.append(

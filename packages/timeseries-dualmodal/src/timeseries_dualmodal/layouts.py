@@ -6,6 +6,7 @@ Shapes: N series, V variables, T steps.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from timeseries_dualmodal.table import Table
 
 BY_POSITION = ("time_major", "variable_major")
+# dekads fall on the same days of a month every year, composites of 16 days on the same days of a year
+COUNTS = (timeaxis.days, timeaxis.calendar_days, timeaxis.leap_calendar_days)
 PREDECESSOR = len(VARIABLES) * len(TIMES)  # 518 values, known by position alone
 
 
@@ -192,8 +195,8 @@ def _wide(table: Table, data: Data, roles: Roles, like: Known | None) -> Grid:
     if next(iter(found.values())).kind == "date":
         dates = np.array(axis, "datetime64[D]")
         start = 1.0 if like is None else timeaxis.known_start(like.times)
-        begins = timeaxis.season_years(dates[:1], start, timeaxis.days)
-        return Grid(x, variables, timeaxis.days(dates, begins), np.arange(len(table)), roles)
+        choices = [count(dates, timeaxis.season_years(dates[:1], start, count)) for count in COUNTS]
+        return Grid(x, variables, _best_known(choices, like), np.arange(len(table)), roles)
     return Grid(x, variables, np.array(axis, np.float64), np.arange(len(table)), roles)
 
 
@@ -243,14 +246,16 @@ def _long_times(table: Table, place: int, series: NDArray[np.int64], like: Known
         return np.array([float(text) for text in texts])[which]
     dates = np.array(parsed, "datetime64[D]")[which]
     known = None if like is None else timeaxis.known_start(like.times)
-    # dekads fall on the same days of a month every year, composites of 16 days on the same days of a year
-    choices = [timeaxis.of_seasons(dates, series, count, known) for count in (timeaxis.days, timeaxis.calendar_days)]
-    return min(choices, key=lambda days: (_unknown(days, like), len(np.unique(days))))
+    return _best_known([timeaxis.of_seasons(dates, series, count, known) for count in COUNTS], like)
 
 
-def _unknown(times: NDArray[np.float64], like: Known | None) -> int:
-    """How many of the times a model does not know."""
-    return 0 if like is None else len(np.setdiff1d(times, like.times))
+def _best_known(choices: Sequence[NDArray[np.float64]], like: Known | None) -> NDArray[np.float64]:
+    """Of ways to count the times, the one of which a model misses the fewest; of equals the one with fewest steps."""
+
+    def missed(times: NDArray[np.float64]) -> int:
+        return 0 if like is None else len(np.setdiff1d(times, like.times))
+
+    return min(choices, key=lambda times: (missed(times), len(np.unique(times))))
 
 
 def _is_number(text: str) -> bool:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Dates = NDArray[np.datetime64]
-Count = Callable[[Dates, Dates], NDArray[np.float64]]  # `days` or `calendar_days`
+Count = Callable[[Dates, Dates], NDArray[np.float64]]  # `days`, `calendar_days` or `leap_calendar_days`
 _TIME = re.compile(
     r"(?P<date>(?:19|20)\d\d-\d\d-\d\d|(?:19|20)\d\d_\d\d_\d\d|(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01]))"
     r"|doy_?(?P<day>\d{1,3})|(?:t|step)_?(?P<step>\d+)|(?P<number>\d+)",
@@ -64,12 +64,27 @@ def days(dates: Dates, begins: Dates) -> NDArray[np.float64]:
 
 def calendar_days(dates: Dates, begins: Dates) -> NDArray[np.float64]:
     """As `days`, in years of 365 days: the same day of a month is the same day in leap years; 29 February is 59.5."""
-    years = dates.astype("datetime64[Y]").astype(int)
-    months = dates.astype("datetime64[M]").astype(int) % 12
-    inside = (dates - dates.astype("datetime64[M]").astype("datetime64[D]")).astype(np.float64) + 1
+    months, inside = _months(dates)
     before = np.cumsum([0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30])[months]
     leap_day = (months == 1) & (inside == 29)
-    return 365 * (years - begins.astype("datetime64[Y]").astype(int)) + before + inside - 0.5 * leap_day
+    return 365 * _years(dates, begins) + before + inside - 0.5 * leap_day
+
+
+def leap_calendar_days(dates: Dates, begins: Dates) -> NDArray[np.float64]:
+    """As `calendar_days`, in years of 366 days: where a model learned from the dates of a leap year, others join it."""
+    months, inside = _months(dates)
+    before = np.cumsum([0, 31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30])[months]
+    return 366 * _years(dates, begins) + before + inside
+
+
+def _months(dates: Dates) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The month of each date, from 0, and the day within it, from 1."""
+    months = dates.astype("datetime64[M]")
+    return months.astype(int) % 12, (dates - months.astype("datetime64[D]")).astype(np.float64) + 1
+
+
+def _years(dates: Dates, begins: Dates) -> NDArray[np.int64]:
+    return dates.astype("datetime64[Y]").astype(int) - begins.astype("datetime64[Y]").astype(int)
 
 
 def of_seasons(dates: Dates, series: NDArray[np.int64], count: Count, start: float | None) -> NDArray[np.float64]:

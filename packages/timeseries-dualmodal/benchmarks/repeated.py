@@ -4,9 +4,10 @@
     python packages/timeseries-dualmodal/benchmarks/repeated.py --config cawa-season --hold-out region
 
 Other flags are the configuration's, as in `dualmodal train`. Every split trains its own model (runs/, the usual folder)
-and its own baselines; what was finished before is taken from there. The best baseline is the one with the largest
-mean macro-F1 on the validation series of all splits. Its difference from the model is the mean over the splits, with a
-95 % bootstrap interval over series: a series that several splits judge is drawn for all of them together.
+and its own baselines; what was finished before is taken from there. Networks and trees are also judged alone. The best
+baseline of a length is the one with the largest mean macro-F1 there on the validation series of all splits. Its
+difference from the model is the mean over the splits, with a 95 % bootstrap interval over series: a series that several
+splits judge is drawn for all of them together.
 
 Shapes: N series, L lengths, K classes, B resamples.
 """
@@ -25,12 +26,13 @@ import torch
 from shared_core import files, records, runs
 from shared_core.intervals import Estimate, Floats, Resamples
 from shared_core.multiclass import MacroF1
-from timeseries_dualmodal import baselines, outcome, subject, tables, train
+from timeseries_dualmodal import baselines, evaluate, outcome, subject, tables, train
 from timeseries_dualmodal.__main__ import APP
 from timeseries_dualmodal.config import Config
 from timeseries_dualmodal.outcome import Outcome
 
 MODEL = "model"
+OURS = (MODEL, subject.NETWORKS, subject.TREES)
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def judge(name: str, config: Config) -> Judged:
     kept = run.path / "predictions" / "repeated.npz"
     if not kept.exists():
         _ask(config, run, material, lengths, kept)
-    names = (MODEL, *baselines.NAMES)
+    names = (*OURS, *baselines.NAMES)
     p = files.read_npz(kept, [f"{part}_{who}" for part in ("val", "test") for who in names])
     y = {part: material.part(part).y for part in ("val", "test")}
     val, test = ({who: Outcome(lengths, p[f"{part}_{who}"], y[part]) for who in names} for part in ("val", "test"))
@@ -79,13 +81,23 @@ def _ask(config: Config, run: records.RunDir, material: train.Material, lengths:
     who = subject.of_run(run, config, "best", torch.device("cpu"))
     fitted = material.part("train")
     made = baselines.fit_all(baselines.NAMES, fitted.x, fitted.y, lengths, config.seed, len(fitted.classes))
-    p = {}
+    val, p = material.part("val"), {}
+    of_val = who.parts(val.x, who.lengths)
     for part in ("val", "test"):
-        x_NVT = material.part(part).x
-        p[f"{part}_{MODEL}"] = who.probabilities(x_NVT, lengths)
-        p |= {f"{part}_{name}": of_name.proba(x_NVT) for name, of_name in made.items()}
+        series = material.part(part)
+        said = who.parts(series.x, who.lengths)
+        found = {MODEL: evaluate.decided(who, who.decided, who.together(said), series)}
+        found |= {name: evaluate.alone(who, of_val[name], val, said[name], series) for name in said}
+        p |= {f"{part}_{name}": found.get(name, found[MODEL]).at(lengths).p_NLK for name in OURS}
+        p |= {f"{part}_{name}": of_name.proba(series.x) for name, of_name in made.items()}
     with files.atomic_path(kept) as temporary, temporary.open("wb") as stream:
         np.savez_compressed(stream, **p)
+
+
+def best_at(judged: Sequence[Judged], lengths: tuple[int, ...]) -> str:
+    """The baseline with the largest mean macro-F1 on validation series, over splits and lengths."""
+    of_val = [{name: one.val[name].at(lengths) for name in baselines.NAMES} for one in judged]
+    return outcome.best_of_several(of_val, baselines.NAMES)
 
 
 def difference(judged: Sequence[Judged], series: int, first: str, second: str, lengths: Sequence[int]) -> Estimate:
@@ -114,17 +126,18 @@ def main() -> None:
     config = APP.check(["train", *flags])
     seeds = [int(seed) for seed in given.seeds.split(",")]
     judged = [judge(name, of_split) for name, of_split in splits(config, seeds, given.hold_out).items()]
-    best = outcome.best_of_several([one.val for one in judged], baselines.NAMES)
     series, lengths = len(train.Material.load(config).series), judged[0].test[MODEL].lengths
-    names = (MODEL, *baselines.NAMES)
-    print(f"{len(judged)} splits ({', '.join(one.name for one in judged)}); best baseline on validation: {best}")
-    print(f"| steps | {' | '.join(tables.named(name) for name in names)} | model less {tables.named(best)} |")
+    names = (*OURS, *baselines.NAMES)
+    print(f"{len(judged)} splits ({', '.join(one.name for one in judged)})")
+    print(f"| steps | {' | '.join(tables.named(name) for name in names)} | model less the best baseline |")
     print("|---:|" + "---:|" * len(names) + "---|")
     for length in lengths:
         means = [np.mean([one.test[name].macro_f1(length).value for one in judged]) for name in names]
-        less = difference(judged, series, MODEL, best, [length])
-        print(f"| {length} | {' | '.join(f'{mean:.3f}' for mean in means)} | {shown(less)} |", flush=True)
-    print(f"mean over the lengths: {shown(difference(judged, series, MODEL, best, lengths))}")
+        best = best_at(judged, (length,))
+        less = f"{shown(difference(judged, series, MODEL, best, [length]))} {tables.named(best)}"
+        print(f"| {length} | {' | '.join(f'{mean:.3f}' for mean in means)} | {less} |", flush=True)
+    best = best_at(judged, lengths)
+    print(f"mean over the lengths: {shown(difference(judged, series, MODEL, best, lengths))} {tables.named(best)}")
     sys.stdout.flush()
 
 

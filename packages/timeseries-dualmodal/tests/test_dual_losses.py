@@ -41,28 +41,23 @@ def test_class_weights_reach_the_loss() -> None:
     logits, y = batch()
     length = torch.full((6, 3), 2)
     logits.requires_grad_()
-    plain, weighted = (
-        losses.class_weights(torch.tensor([100, 10, 10, 1]), 4, Loss(class_weights=power)) for power in (0.0, 1.0)
-    )
+    plain, weighted = (losses.class_weights(torch.tensor([100, 10, 10, 1]), power) for power in (0.0, 1.0))
     gradients = [
-        torch.autograd.grad(losses.total(Answer(logits), y, length, weight_TC, Loss())[0], logits)[0]
-        for weight_TC in (weighted, plain)
+        torch.autograd.grad(losses.total(Answer(logits), y, length, 4, weight_C, Loss())[0], logits)[0]
+        for weight_C in (weighted, plain)
     ]
     ratio = (gradients[0] / gradients[1])[:, 0, 0]
-    assert torch.allclose(ratio, weighted[2, y], rtol=1e-4)
-    assert weighted[2, 3] > 50 * weighted[2, 0]
+    assert torch.allclose(ratio, weighted[y], rtol=1e-4)
+    assert weighted[3] > 50 * weighted[0]
 
 
-@given(st.lists(st.integers(1, 1000), min_size=2, max_size=8), st.floats(0, 1), st.floats(0, 1))
-def test_class_weights_keep_the_mean_over_samples(counts: list[int], early: float, late: float) -> None:
+@given(st.lists(st.integers(1, 1000), min_size=2, max_size=8), st.floats(0, 1))
+def test_class_weights_keep_the_mean_over_samples(counts: list[int], power: float) -> None:
     counts_C = torch.tensor(counts)
-    weight_TC = losses.class_weights(counts_C, 10, Loss(class_weights=late, early_class_weights=early))
-    assert weight_TC.shape == (11, len(counts))
-    means = (weight_TC.double() * counts_C).sum(dim=1) / counts_C.sum()
-    assert torch.allclose(means, torch.ones(11, dtype=torch.float64), rtol=1e-4)
-    for row, power in ((weight_TC[0], early), (weight_TC[10], late)):
-        ratio = (counts_C[0] / counts_C[1]).item() ** -power
-        assert (row[0] / row[1]).item() == pytest.approx(ratio, rel=1e-3)
+    weight_C = losses.class_weights(counts_C, power)
+    assert ((weight_C.double() * counts_C).sum() / counts_C.sum()).item() == pytest.approx(1, rel=1e-4)
+    ratio = (counts_C[0] / counts_C[1]).item() ** -power
+    assert (weight_C[0] / weight_C[1]).item() == pytest.approx(ratio, rel=1e-3)
 
 
 def test_earlier_prefixes_weigh_more() -> None:

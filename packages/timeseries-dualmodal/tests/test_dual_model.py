@@ -45,7 +45,7 @@ def test_every_type_trains_a_step_and_every_weight_learns(kind: str, tower: str)
     model = build(kind, tower).train()
     x, length = series(), torch.tensor([[1, 4, T]]).expand(5, 3)
     answer = model(x, length, pictures(length) if model.sight is not None else None)
-    loss, parts = losses.total(answer, torch.arange(5) % C, length, torch.ones(T + 1, C), Loss())
+    loss, parts = losses.total(answer, torch.arange(5) % C, length, T, torch.ones(C), Loss())
     loss.backward()
     assert torch.isfinite(loss)
     assert set(parts) == ({"alignment", "sight", "words"} if kind == "dual_modal" else set())
@@ -56,7 +56,7 @@ def test_parts_that_nothing_trains_are_not_made() -> None:
     model = build(aligned=False, branched=False).train()
     length = torch.full((5, 1), T)
     answer = model(series(), length, pictures(length))
-    losses.total(answer, torch.arange(5) % C, length, torch.ones(T + 1, C), Loss(alignment=0, branches=0))[0].backward()
+    losses.total(answer, torch.arange(5) % C, length, T, torch.ones(C), Loss(alignment=0, branches=0))[0].backward()
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
 
 

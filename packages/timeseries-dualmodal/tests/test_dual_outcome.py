@@ -131,14 +131,14 @@ def evaluated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         config=GROUPED,
         lengths=LENGTHS,
         decided=decided,
-        probabilities=lambda x, lengths: probabilities(given),
+        about=SimpleNamespace(times=range(given.steps)),
     )
 
     def of(split: str) -> dict[str, Any]:
-        about = evaluate.evaluate(
-            who, given, evaluate.ask(who, given), {"random_forest": (answered(2), answered(3))}, split
-        )
-        evaluate.add_costs(about, who, evaluate.ask(who, given), evaluate.ask(who, given), given.steps)
+        every = evaluate.decided(who, decided, probabilities(given), given)
+        about = evaluate.evaluate(who, given, every, {"random_forest": (answered(2), answered(3))}, split)
+        evaluate.add_parts(about, who, every, {"networks": answered(4), "trees": answered(5)})
+        evaluate.add_costs(about, who, every, every, given.steps)
         return about
 
     return of

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from shared_core.records import RunDir
 from shared_core.runtime import Runtime
 from timeseries_dualmodal import prepare, stopping, subject, train
 from timeseries_dualmodal.__main__ import APP, main
-from timeseries_dualmodal.decision import Decided
 from timeseries_dualmodal.series import SeriesSet
 from timeseries_dualmodal.stream import Stream
 from timeseries_dualmodal.subject import Trained
@@ -97,12 +97,16 @@ def test_evaluation_stands_beside_baselines_with_intervals(evaluation: dict[str,
 
 def test_tables_report_every_length_also_those_shorter_than_a_patch(evaluation: dict[str, Any]) -> None:
     """The predecessor skipped steps that were fewer than a patch, then failed on their missing result."""
-    [by_length, accuracies, by_class, *groups, decisions, prices] = evaluation["tables"].values()
+    [by_length, accuracies, by_class, *groups, decisions, parts, prices] = evaluation["tables"].values()
     assert [row["steps"] for row in by_length] == [row["steps"] for row in accuracies] == [2, 12, 37]
     mean = np.mean([row["model"]["value"] for row in by_length])
     assert evaluation["metrics"]["macro_f1"]["value"] == pytest.approx(mean)
     assert [row["class"] for row in by_class] == ["maize", "rice", "soybean", "wheat"]
     assert sum(row["series"] for row in by_class) == evaluation["n"]
+    assert [row["steps"] for row in parts] == [2, 12, 37, "mean", "model less it"]
+    assert parts[0]["model"] == by_length[0]["model"] and parts[3]["model"] == evaluation["metrics"]["macro_f1"]
+    gain = parts[3]["model"]["value"] - parts[3]["trees alone"]["value"]
+    assert parts[4]["trees alone"]["value"] == pytest.approx(gain)
     assert not groups  # of 30 series each field, region and year has too few
     assert [row["price of waiting"] for row in prices] == ["0.05", "0.1", "0.2", "0.5", "1", "mean"]
     of_rule = [row["the rule"]["value"] for row in prices]
@@ -127,11 +131,12 @@ def test_predictions_are_those_of_the_rule(home: Path) -> None:
     assert who.decided is not None
     assert [row["id"] for row in rows] == series.ids.tolist()
     p_NLK = who.decided.calibrated(who.probabilities(series.x, LENGTHS))
-    found = stopping.decide(who.decided.rule, p_NLK)
+    found = stopping.decide(who.decided.rule, who.decided.weighed(p_NLK))
     assert [row["answer"] for row in rows] == [who.about.classes[k] for k in found.answer_N]
     assert [int(row["steps"]) for row in rows] == [LENGTHS[k] for k in found.stop_N]
     total = [sum(float(row[f"p_{name}"]) for name in who.about.classes) for row in rows]
     assert np.allclose(total, 1, atol=1e-3)
+    assert all(row["probability"] == row[f"p_{row['answer']}"] for row in rows)
 
 
 def test_a_prefix_may_be_too_short_for_an_answer(home: Path, tmp_path: Path) -> None:
@@ -167,7 +172,7 @@ def test_a_stream_decides_what_the_whole_series_decides(home: Path) -> None:
     who, series = trained(home), test_of(home)
     assert who.decided is not None
     p_NLK = who.decided.calibrated(who.probabilities(series.x, LENGTHS))
-    whole = stopping.decide(who.decided.rule, p_NLK)
+    whole = stopping.decide(who.decided.rule, who.decided.weighed(p_NLK))
     stream = Stream(who, len(series))
     for step in range(series.steps):
         now = stream.update(series.x[:, :, step])
@@ -186,7 +191,7 @@ def test_a_stream_does_not_answer_before_it_is_decided(home: Path) -> None:
     who, series = trained(home), test_of(home)
     assert who.decided is not None
     never = {"rule": "confidence", "lengths": list(LENGTHS), "classes": 4, "threshold": 2.0, "agreement": 1}
-    patient = Decided(who.decided.temperatures, stopping.from_dict(never))
+    patient = replace(who.decided, rule=stopping.from_dict(never))
     who = subject.Trained(**{**vars(who), "decided": patient})
     stream = Stream(who, len(series), forced=False)
     said = [stream.update(series.x[:, :, step]).answers for step in range(series.steps)]

@@ -18,7 +18,8 @@ END = "end of trees"
 MISSING_IS_ZERO, MISSING_HAS_A_SIDE = (0, 2), (8, 10)  # LightGBM's decision types of plain numerical splits
 ZERO = np.float32(1e-35)  # numbers up to this are 0 to LightGBM
 ROWS = 2048  # evaluated at once
-Ints, Floats = NDArray[np.int64], NDArray[np.float64]
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,9 @@ class Trees:
         for number, leaves in enumerate(self.leaves.tolist()):
             own = leaves - 1
             feature, child = self.feature[number, :own], self.child[number, :own]
-            if not (np.isfinite(self.value[number, :leaves]).all() and np.isfinite(self.threshold[number, :own]).all()):
-                raise ValueError(f"tree {number} holds an infinite number")
+            # an infinite threshold parts what is known from what is missing
+            if not np.isfinite(self.value[number, :leaves]).all() or np.isnan(self.threshold[number, :own]).any():
+                raise ValueError(f"tree {number} holds an infinite value, or a threshold that is no number")
             if ((feature < 0) | (feature >= features)).any():
                 raise ValueError(f"tree {number} looks at a feature outside 0..{features - 1}")
             once = np.array_equal(np.sort(child, axis=None), [*range(-leaves, 0), *range(1, own)] if own else [])

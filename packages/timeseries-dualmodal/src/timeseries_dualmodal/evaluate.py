@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +48,14 @@ def run(app: App, config: Config, options: EvaluateOptions) -> int:
     series = material.part(options.split)
     others = beside(config, material, options.split) if options.baselines else {}
     message(f"asking the model after {len(who.lengths)} lengths about {len(series):,} series")
-    every = ask(who, series)
+    parts = who.parts(series.x, who.lengths)
+    every = decided(who, who.decided, who.together(parts), series)
     about = evaluate(who, series, every, others, options.split)
     if who.decided is not None and options.split != "val":
-        add_costs(about, who, ask(who, material.part("val")), every, series.steps)
+        val = material.part("val")
+        of_val = who.parts(val.x, who.lengths)
+        add_parts(about, who, every, {name: alone(who, of_val[name], val, parts[name], series) for name in parts})
+        add_costs(about, who, decided(who, who.decided, who.together(of_val), val), every, series.steps)
     records.write_evaluation(who.run, options.split, about)
     print(report.write([who.run.path], headline=app.headline))
     return 0
@@ -76,12 +81,20 @@ def outcome_of(config: Config, lengths: tuple[int, ...], p_NLK: np.ndarray, seri
     return Outcome(lengths, p_NLK, series.y, series.groups[by], by)
 
 
-def ask(who: Trained, series: SeriesSet) -> Outcome:
-    """What a model answers after all its lengths, calibrated where its training has finished."""
-    p_NLK = who.probabilities(series.x, who.lengths)
-    if who.decided is not None:
-        p_NLK = who.decided.calibrated(p_NLK)
-    return outcome_of(who.config, who.lengths, p_NLK, series)
+def decided(who: Trained, how: Decided | None, p_NLK: np.ndarray, series: SeriesSet) -> Outcome:
+    """The answers that are made of a model's probabilities after all its lengths."""
+    if how is None:
+        return outcome_of(who.config, who.lengths, p_NLK, series)
+    plain_NLK = how.calibrated(p_NLK)
+    found = outcome_of(who.config, who.lengths, how.weighed(plain_NLK), series)
+    return replace(found, plain_NLK=plain_NLK)
+
+
+def alone(who: Trained, val_NLK: np.ndarray, val: SeriesSet, p_NLK: np.ndarray, series: SeriesSet) -> Outcome:
+    """What a part of a model would answer alone, with temperatures and weights of its own."""
+    assert val.y is not None
+    how = Decided.fit(who.config.decision, val_NLK, val.y, who.lengths, val.steps)
+    return decided(who, how, p_NLK, series)
 
 
 def beside(config: Config, material: train.Material, split: str) -> dict[str, tuple[Outcome, Outcome]]:
@@ -161,8 +174,11 @@ def _figures(who: Trained, model: Outcome, others: Mapping[str, Outcome], series
 
 def _of_the_whole(every: Outcome) -> dict[str, Any]:
     """Metrics once all steps are there."""
-    scores = multiclass.scores(every.p_NLK[:, -1], every.y, *every.sources)
-    return {f"{name}_full": estimate.as_dict() for name, estimate in scores.items()}
+    found = multiclass.scores(every.p_NLK[:, -1], every.y, *every.sources)
+    if every.plain_NLK is not None:
+        plain = multiclass.scores(every.plain_NLK[:, -1], every.y, *every.sources)
+        found |= {name: plain[name] for name in ("log_loss", "brier", "ece")}
+    return {f"{name}_full": estimate.as_dict() for name, estimate in found.items()}
 
 
 def _baseline(name: str, model: Outcome, other: Outcome) -> dict[str, Any]:
@@ -217,6 +233,19 @@ def _add_decisions(
     about["tables"]["Decisions"] = tables.decisions(scores, fixed)
     about["notes"].append(f"the stopping rule: {saving}; steps_saved is the share of steps that it saves")
     about["figures"].append(drawings.decisions(every, stop_N, series, series.classes, split, run.figures))
+
+
+def add_parts(about: Evaluation, who: Trained, every: Outcome, parts: Mapping[str, Outcome]) -> None:
+    """What networks and trees are worth alone, where the model is both."""
+    if len(parts) < 2 or who.decided is None:
+        return
+    shown = who.config.evaluation.reported(len(who.about.times))
+    of_shown = {f"{name} alone": one.at(shown) for name, one in parts.items()}
+    about["tables"]["Networks and trees"] = tables.parts(every.at(shown), of_shown)
+    about["notes"].append(
+        f"an answer is made of what networks and boosted trees say; the trees count for {who.decided.share:.0%}, which "
+        "was chosen on the validation series"
+    )
 
 
 def add_costs(about: Evaluation, who: Trained, val: Outcome, judged: Outcome, steps: int) -> None:

@@ -12,18 +12,15 @@ from timeseries_dualmodal.model import Answer
 from timeseries_dualmodal.model_config import Loss
 
 
-def class_weights(counts_C: torch.Tensor, steps: int, wanted: Loss) -> torch.Tensor:
-    """(T + 1, C) weights of classes after each number of steps: (1 / share)**power, at a mean over the samples of 1.
+def class_weights(counts_C: torch.Tensor, power: float) -> torch.Tensor:
+    """(C,) weights of classes, (1 / share)**power, at a mean over the samples of 1.
 
     Raises ValueError where a class has no sample.
     """
     if (counts_C == 0).any():
         raise ValueError("a class has no training sample")
-    early = wanted.class_weights if wanted.early_class_weights is None else wanted.early_class_weights
-    share_T = torch.arange(steps + 1, dtype=torch.float64) / steps
-    power_T1 = (early + (wanted.class_weights - early) * share_T)[:, None]
-    raw_TC = (counts_C.sum() / counts_C.double()) ** power_T1
-    return (raw_TC * counts_C.sum() / (raw_TC * counts_C).sum(dim=1, keepdim=True)).float()
+    raw_C = (counts_C.sum() / counts_C.double()) ** power
+    return (raw_C * counts_C.sum() / (raw_C * counts_C).sum()).float()
 
 
 def classification(logits_BKC: torch.Tensor, y_B: torch.Tensor, weight_BK: torch.Tensor, wanted: Loss) -> torch.Tensor:
@@ -65,18 +62,19 @@ def total(
     answer: Answer,
     y_B: torch.Tensor,
     length_BK: torch.Tensor,
-    weight_TC: torch.Tensor,
+    steps: int,
+    weight_C: torch.Tensor,
     wanted: Loss,
     also_B: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """The loss of a batch, and its parts by name.
 
     Args:
-        weight_TC: `class_weights`.
+        steps: of a whole season.
+        weight_C: `class_weights`.
         also_B: the second target of the series.
     """
-    steps = len(weight_TC) - 1
-    weight_BK = earliness_weights(length_BK, steps, wanted.early_weight) * weight_TC[length_BK, y_B[:, None]]
+    weight_BK = earliness_weights(length_BK, steps, wanted.early_weight) * weight_C[y_B][:, None]
     loss = classification(answer.logits_BKC, y_B, weight_BK, wanted)
     parts: dict[str, torch.Tensor] = {}
     if answer.sight_logits_BKC is not None and answer.words_logits_BKC is not None:

@@ -12,12 +12,22 @@ ModelType = Literal["dual_modal", "language_only", "vision_only", "numeric"]
 Ratio = Annotated[float, Field(ge=0, le=1)]
 
 
-def _check_tower(tower: str, *ours: str) -> None:
-    if tower not in ours and "/" not in tower:
-        raise ValueError(f"tower: there is no {tower!r}; write {' or '.join(ours)}, or OWNER/NAME@REVISION")
+class Tower(Section):
+    """What the two towers have in common."""
+
+    tower: str
+
+    @property
+    def is_pretrained(self) -> bool:
+        """Whether the tower comes from the Hub."""
+        return "/" in self.tower
+
+    def _check_tower(self, *ours: str) -> None:
+        if self.tower not in ours and not self.is_pretrained:
+            raise ValueError(f"tower: there is no {self.tower!r}; write {' or '.join(ours)}, or OWNER/NAME@REVISION")
 
 
-class Language(Section):
+class Language(Tower):
     """What reads a series as tokens, one series per variable (`timeseries_dualmodal.language`)."""
 
     tower: str = Field(
@@ -38,20 +48,15 @@ class Language(Section):
     heads: int = Field(4, ge=1, description="attention heads (small)")
     dropout: float = Field(0.2, ge=0, lt=1)
 
-    @property
-    def is_pretrained(self) -> bool:
-        """Whether the tower comes from the Hub."""
-        return "/" in self.tower
-
     @model_validator(mode="after")
     def _is_one(self) -> Language:
-        _check_tower(self.tower, "small")
+        self._check_tower("small")
         if self.dim % self.heads:
             raise ValueError(f"heads: {self.heads} does not divide dim {self.dim}")
         return self
 
 
-class Vision(Section):
+class Vision(Tower):
     """What sees the pictures (`timeseries_dualmodal.vision`)."""
 
     tower: str = Field(
@@ -74,15 +79,21 @@ class Vision(Section):
     )
     dropout: float = Field(0.1, ge=0, lt=1)
 
-    @property
-    def is_pretrained(self) -> bool:
-        """Whether the tower comes from the Hub."""
-        return "/" in self.tower
-
     @model_validator(mode="after")
     def _is_one(self) -> Vision:
-        _check_tower(self.tower, "small_cnn", "small_vit")
+        self._check_tower("small_cnn", "small_vit")
         return self
+
+
+class Trees(Section):
+    """Boosted trees beside the networks (`timeseries_dualmodal.boosting`), fitted once these are trained."""
+
+    rounds: int = Field(120, ge=0, le=5_000, description="trees of each class and length; 0: none")
+    leaves: int = Field(31, ge=2, le=4_096, description="most leaves of a tree")
+    learning_rate: float = Field(0.08, gt=0, le=1, description="share of each tree's answer that counts")
+    min_leaf: int = Field(10, ge=1, description="fewest training series in a leaf")
+    l2: float = Field(5.0, ge=0, description="penalty on the leaves' values")
+    extra: bool = Field(True, description="one threshold drawn for each feature instead of the best of all")
 
 
 class Model(Section):
@@ -105,6 +116,7 @@ class Model(Section):
     dropout: float = Field(0.2, ge=0, lt=1, description="before the classes")
     language: Language = Language()
     vision: Vision = Vision()
+    trees: Trees = Trees()
 
     @property
     def sees(self) -> bool:
@@ -134,14 +146,11 @@ class Loss(Section):
     kind: Literal["cross_entropy", "focal"] = "cross_entropy"
     gamma: float = Field(2.0, ge=0, description="focal: how much confident right answers count for less")
     class_weights: float = Field(
-        0.5, ge=0, le=1, description="power of (1 / frequency) that weights classes: 0 none, 1 balanced"
-    )
-    early_class_weights: float | None = Field(
-        None,
+        0.0,
         ge=0,
         le=1,
-        description="the same for a prefix of no steps; in between it changes evenly. Macro-F1 wants rare classes "
-        "guessed more readily where little is known. Default: class_weights",
+        description="power of (1 / frequency) that weights classes: 0 none, 1 balanced; where decision.answers is "
+        "macro_f1, rare classes are taken care of afterwards",
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     early_weight: float = Field(

@@ -21,10 +21,11 @@ class Outcome:
     """Answers to N series after each of L lengths; `groups` and `unit` as in `shared_core.intervals`."""
 
     lengths: tuple[int, ...]  # steps seen
-    p_NLK: NDArray[np.float64]
+    p_NLK: NDArray[np.float64]  # probabilities, weighed where the answer is not the likeliest class; the largest is it
     y: NDArray[np.int64]  # (N,)
     groups: NDArray[np.str_] | None = None  # (N,)
     unit: str = "groups"
+    plain_NLK: NDArray[np.float64] | None = None  # probabilities that mean what they say; None: those above do
 
     @property
     def classes(self) -> int:
@@ -46,13 +47,15 @@ class Outcome:
 
     def at(self, lengths: tuple[int, ...]) -> Outcome:
         """Some of the lengths."""
-        p_NLK = self.p_NLK[:, [self.lengths.index(length) for length in lengths]]
-        return replace(self, lengths=lengths, p_NLK=p_NLK)
+        places = [self.lengths.index(length) for length in lengths]
+        plain_NLK = None if self.plain_NLK is None else self.plain_NLK[:, places]
+        return replace(self, lengths=lengths, p_NLK=self.p_NLK[:, places], plain_NLK=plain_NLK)
 
     def take(self, rows: NDArray[np.bool_]) -> Outcome:
         """Some of the series."""
         groups = None if self.groups is None else self.groups[rows]
-        return replace(self, p_NLK=self.p_NLK[rows], y=self.y[rows], groups=groups)
+        plain_NLK = None if self.plain_NLK is None else self.plain_NLK[rows]
+        return replace(self, p_NLK=self.p_NLK[rows], y=self.y[rows], groups=groups, plain_NLK=plain_NLK)
 
     def macro_f1(self, length: int) -> Estimate:
         return multiclass.macro_f1(self._answers(length), self.y, self.classes, *self.sources)

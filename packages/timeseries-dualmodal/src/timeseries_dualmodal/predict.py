@@ -62,7 +62,7 @@ def write(out: Path, who: Trained, series: SeriesSet, known: int) -> int:
             f"--steps: {known} is fewer than the {who.decided.lengths[0]} steps after which the model is first asked"
         )
     p_NLK = who.decided.calibrated(who.probabilities(series.x, lengths))
-    stop_N, answer_N = stopping.decide(who.decided.rule, p_NLK)
+    stop_N, answer_N = stopping.decide(who.decided.rule, who.decided.weighed(p_NLK))
     at_N = np.where(stop_N == NOT_YET, len(lengths) - 1, stop_N)
     files.atomic_write(
         out, _table(series.ids, who.about.classes, lengths, p_NLK[np.arange(len(at_N)), at_N], at_N, answer_N)
@@ -82,6 +82,6 @@ def _table(
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["id", "answer", "steps", "probability", *(f"p_{name}" for name in classes)])
     for name, at, answer, p_K in zip(ids, at_N, answer_N, p_NK, strict=True):
-        said = UNDECIDED if answer == NOT_YET else classes[answer]
-        writer.writerow([name, said, lengths[at], f"{p_K.max():.4f}", *(f"{p:.4f}" for p in p_K)])
+        said, p = (UNDECIDED, p_K.max()) if answer == NOT_YET else (classes[answer], p_K[answer])
+        writer.writerow([name, said, lengths[at], f"{p:.4f}", *(f"{p:.4f}" for p in p_K)])
     return text.getvalue()

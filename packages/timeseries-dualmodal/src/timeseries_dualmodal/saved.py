@@ -1,7 +1,9 @@
 """What a finished training leaves besides checkpoints, in the run's folder ``preprocessing``:
 
 ``series.json``     the names of variables and classes, and the times, that the model was made for
-``decision.json``   temperatures and the stopping rule, fitted on the validation series
+``trees.safetensors``  the trees beside the networks (`boosting`), where there are any
+``decision.json``   what the trees count for, temperatures, weights of classes and the stopping rule: fitted on the
+                    validation series
 """
 
 from __future__ import annotations
@@ -17,17 +19,19 @@ from shared_core.errors import UserError
 from shared_core.progress import message
 from shared_core.records import RunDir
 from shared_core.runtime import Runtime
-from timeseries_dualmodal import prepare, train
+from timeseries_dualmodal import boosting, decision, prepare, train
+from timeseries_dualmodal.boosting import Boosted
 from timeseries_dualmodal.config import Config
 from timeseries_dualmodal.decision import Decided
 from timeseries_dualmodal.description import Description
+from timeseries_dualmodal.series import SeriesSet
 
-FOLDER, SERIES, DECISION = "preprocessing", "series.json", "decision.json"
+FOLDER, SERIES, TREES, DECISION = "preprocessing", "series.json", "trees.safetensors", "decision.json"
 T = TypeVar("T")
 
 
 def complete(run: RunDir) -> None:
-    """Write both files for a run whose training is over."""
+    """Write these files for a run whose training is over."""
     from timeseries_dualmodal import subject
 
     config = configuration.stored(Config, run.path)
@@ -35,11 +39,24 @@ def complete(run: RunDir) -> None:
     about = Description.of(material.part("train"), config.loss.also, material.fingerprint)
     _write(run.path / FOLDER / SERIES, about.as_dict())
     who = subject.of_run(run, config, "best", Runtime.start(config.runtime, config.seed).device)
-    message("fitting temperatures and the stopping rule on the validation series")
-    val = material.part("val")
+    val, lengths = material.part("val"), who.lengths
     assert val.y is not None
-    found = Decided.fit(config.decision, who.probabilities(val.x, who.lengths), val.y, who.lengths, val.steps)
+    p_NLK, share = who.probabilities(val.x, lengths), 0.0
+    if config.model.trees.rounds:
+        trees_NLK = _grow(run, config, material.part("train"), lengths).proba(val.x, lengths)
+        share = decision.share(p_NLK, trees_NLK, val.y)
+        p_NLK = decision.mixed(p_NLK, trees_NLK, share)
+    message("fitting temperatures, weights of classes and the stopping rule on the validation series")
+    found = Decided.fit(config.decision, p_NLK, val.y, lengths, val.steps, share)
     _write(run.path / FOLDER / DECISION, found.as_dict())
+
+
+def _grow(run: RunDir, config: Config, train: SeriesSet, lengths: tuple[int, ...]) -> Boosted:
+    message(f"growing trees for {len(lengths)} lengths")
+    assert train.y is not None
+    made = boosting.fit(config.model.trees, train.x, train.y, lengths, len(train.classes), config.seed)
+    made.save(run.path / FOLDER / TREES)
+    return made
 
 
 def describe(run: RunDir, config: Config) -> Description:
@@ -79,6 +96,13 @@ def decided(run: RunDir) -> Decided | None:
     """Temperatures and stopping rule of the run; None where its training has not finished."""
     path = run.path / FOLDER / DECISION
     return _read(path, Decided.from_dict) if path.is_file() else None
+
+
+def trees(run: RunDir, about: Description, found: Decided) -> Boosted | None:
+    """The trees of a run, where they count. Raises UserError where the file is not there or is damaged."""
+    if not found.share:
+        return None
+    return boosting.load(run.path / FOLDER / TREES, len(about.variables), len(about.classes), found.lengths)
 
 
 def _write(path: Path, data: dict[str, Any]) -> None:

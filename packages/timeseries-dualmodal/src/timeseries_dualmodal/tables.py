@@ -32,6 +32,20 @@ def by_length(model: Outcome, others: Mapping[str, Outcome], best: str | None) -
     return rows
 
 
+def parts(model: Outcome, alone: Mapping[str, Outcome]) -> Rows:
+    """Macro-F1 after each length of the model and of its parts, and the means over the lengths."""
+    rows: Rows = [
+        {"steps": length, MODEL: model.macro_f1(length).as_dict()}
+        | {name: part.macro_f1(length).as_dict() for name, part in alone.items()}
+        for length in model.lengths
+    ]
+    mean: dict[str, Any] = {"steps": "mean", MODEL: model.mean_macro_f1().as_dict()}
+    mean |= {name: part.mean_macro_f1().as_dict() for name, part in alone.items()}
+    less: dict[str, Any] = {"steps": "model less it", MODEL: ""}
+    less |= {name: model.mean_less(part).as_dict() for name, part in alone.items()}
+    return [*rows, mean, less]
+
+
 def accuracies(curve: Curve, shown: Sequence[int]) -> Rows:
     """Accuracy after each length."""
     return [

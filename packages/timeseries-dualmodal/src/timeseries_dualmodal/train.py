@@ -16,7 +16,17 @@ from shared_core.errors import UserError
 from shared_core.runtime import Runtime
 from shared_core.seeds import derive, seeded
 from shared_core.task import Task
-from timeseries_dualmodal import answers, curriculum, division, embeddingsets, losses, picturesets, prepare
+from timeseries_dualmodal import (
+    answers,
+    curriculum,
+    decision,
+    division,
+    embeddingsets,
+    losses,
+    picturesets,
+    prepare,
+    weighing,
+)
 from timeseries_dualmodal.config import Config
 from timeseries_dualmodal.description import Description, column
 from timeseries_dualmodal.members import Members
@@ -63,7 +73,7 @@ class EarlyTask(Task):
         for scale in self.model.scales:
             fit(scale, train, config.pictures.tail)
         counts_C = torch.from_numpy(np.bincount(train.y, minlength=len(train.classes)))
-        self.weight_TC = losses.class_weights(counts_C, self.steps, config.loss).to(runtime.device)
+        self.weight_C = losses.class_weights(counts_C, config.loss.class_weights).to(runtime.device)
         self.eyes = eyes_of(config, self.model, self.about) if config.model.sees else None
         self.val_eyes = self.eyes and embeddingsets.eyes(config, self.model, self.eyes, material.parts["val"])
         # the contrast is between the series of a whole batch
@@ -98,7 +108,7 @@ class EarlyTask(Task):
         totals, logs = [], []
         for answer in answers_M:
             total, parts = losses.total(
-                answer, batch["y"], batch["length"], self.weight_TC, self.config.loss, batch.get("also")
+                answer, batch["y"], batch["length"], self.steps, self.weight_C, self.config.loss, batch.get("also")
             )
             right = answer.logits_BKC.argmax(dim=-1) == batch["y"][:, None]
             totals.append(total)
@@ -136,14 +146,16 @@ class EarlyTask(Task):
         return False  # the members are one model
 
     def evaluate(self, model: nn.Module, runtime: Runtime) -> dict[str, float]:
-        """Macro-F1 and accuracy after each of the lengths that are reported, and their means."""
+        """Macro-F1 and accuracy of the networks' answers after each of the reported lengths, and their means."""
         lengths = self.config.evaluation.reported(self.steps)
         logits_NLC = predict(model, self.val, lengths, self.val_eyes, runtime)
         assert self.val.y is not None
         y_N = torch.from_numpy(self.val.y)
+        p_NLC = logits_NLC.double().softmax(dim=-1).numpy()
+        answers_NL = weighing.apply(p_NLC, decision.weights(self.config.decision, p_NLC)).argmax(axis=2)
         found: dict[str, float] = {}
         for index, length in enumerate(lengths):
-            answer_N = logits_NLC[:, index].argmax(dim=-1).numpy()
+            answer_N = answers_NL[:, index]
             found[f"val/macro_f1_{length}"] = multiclass.macro_f1(
                 answer_N, self.val.y, logits_NLC.shape[-1], n_resamples=0
             ).value

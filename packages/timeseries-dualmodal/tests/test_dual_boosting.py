@@ -1,0 +1,145 @@
+"""Trees beside the networks: what they read, and what is stored of them."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import softmax
+
+from shared_core.errors import UserError
+from timeseries_dualmodal import boosting, decision
+from timeseries_dualmodal.boosting import Boosted
+from timeseries_dualmodal.model_config import Trees
+
+N, V, T, K = 160, 2, 6, 3
+LENGTHS = (1, 3, T)
+WANTED = Trees(rounds=8, min_leaf=4)
+
+
+def series(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """The class is in the change from the first step to the second; a fifth of the values is missing."""
+    generator = np.random.default_rng(seed)
+    x = generator.normal(size=(N, V, T)).astype(np.float32)
+    y = generator.integers(0, K, N)
+    x[:, 0, 1] = x[:, 0, 0] + y - 1 + generator.normal(0, 0.1, N)
+    x[generator.random(x.shape) < 0.2] = np.nan
+    return x, y
+
+
+@pytest.fixture(scope="module")
+def grown() -> Boosted:
+    x, y = series()
+    return boosting.fit(WANTED, x, y, LENGTHS, K, 0)
+
+
+@pytest.mark.parametrize("length", [1, 2, T])
+def test_features_have_the_width_that_is_said(length: int) -> None:
+    assert boosting.features(series()[0][:, :, :length]).shape == (N, boosting.width(V, length))
+
+
+def test_features_say_what_is_known() -> None:
+    x = np.array([[[1, np.nan, 4, 3]], [[np.nan] * 4]], np.float32)
+    found = boosting.features(x)
+    nothing = np.nan
+    expected = [1, nothing, 4, 3, nothing, 3, -1, 4, 1, 8 / 3, 3, 1, 2, 3]
+    np.testing.assert_allclose(found[0], expected)
+    assert np.isnan(found[1, :-1]).all() and found[1, -1] == 0
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, N - 1), st.integers(1, 5))
+def test_features_of_a_series_do_not_depend_on_the_others(row: int, count: int) -> None:
+    x = series(1)[0]
+    together = boosting.features(x)[row : row + count]
+    assert np.array_equal(boosting.features(x[row : row + count]), together, equal_nan=True)
+
+
+def test_they_learn(grown: Boosted) -> None:
+    x, y = series(1)
+    p_NLK = grown.proba(x, LENGTHS)
+    np.testing.assert_allclose(p_NLK.sum(axis=2), 1)
+    right_L = (p_NLK.argmax(axis=2) == y[:, None]).mean(axis=0)
+    assert right_L[0] < 0.5 and right_L[1] > 0.7
+
+
+def test_what_comes_later_changes_nothing(grown: Boosted) -> None:
+    x = series(1)[0]
+    other = x.copy()
+    other[:, :, 3:] = series(2)[0][:, :, 3:]
+    assert np.array_equal(grown.proba(x, (1, 3)), grown.proba(other, (1, 3)))
+    assert np.array_equal(grown.proba(x, (1, 3)), grown.proba(x[:, :, :3], (1, 3)))
+    assert not np.array_equal(grown.proba(x, (T,)), grown.proba(other, (T,)))
+
+
+def test_probabilities_are_lightgbms() -> None:
+    import lightgbm
+
+    x, y = series()
+    made = boosting.fit(WANTED, x, y, (T,), K, 3)
+    booster = lightgbm.train(
+        {
+            "objective": "multiclass", "num_class": K, "num_leaves": 31, "learning_rate": 0.08, "lambda_l2": 5.0,
+            "min_data_in_leaf": 4, "extra_trees": True, "seed": 3, "deterministic": True, "force_row_wise": True,
+            "num_threads": 1, "verbosity": -1,
+        },
+        lightgbm.Dataset(boosting.features(x), y),
+        8,
+    )  # fmt: skip
+    raw_NK = booster.predict(boosting.features(series(1)[0]), raw_score=True)
+    np.testing.assert_allclose(made.proba(series(1)[0], (T,))[:, 0], softmax(raw_NK, axis=1), rtol=1e-9)
+
+
+def test_the_same_seed_grows_the_same_trees(grown: Boosted) -> None:
+    x, y = series()
+    again, other = (boosting.fit(WANTED, x, y, LENGTHS, K, seed) for seed in (0, 1))
+    assert np.array_equal(again.proba(x, LENGTHS), grown.proba(x, LENGTHS))
+    assert not np.array_equal(other.proba(x, LENGTHS), grown.proba(x, LENGTHS))
+
+
+def test_stored_trees_answer_alike(grown: Boosted, tmp_path: Path) -> None:
+    grown.save(tmp_path / "trees.safetensors")
+    read = boosting.load(tmp_path / "trees.safetensors", V, K, LENGTHS)
+    x = series(1)[0]
+    assert np.array_equal(read.proba(x, LENGTHS), grown.proba(x, LENGTHS))
+
+
+@pytest.mark.parametrize(
+    ("variables", "classes", "lengths", "words"),
+    [(1, K, LENGTHS, "feature outside"), (V, 5, LENGTHS, "each of 5 classes"), (V, K, (2,), "2.leaves")],
+)
+def test_trees_of_another_model_are_refused(
+    variables: int, classes: int, lengths: tuple[int, ...], words: str, grown: Boosted, tmp_path: Path
+) -> None:
+    grown.save(tmp_path / "trees.safetensors")
+    with pytest.raises(UserError, match=words) as caught:
+        boosting.load(tmp_path / "trees.safetensors", variables, classes, lengths)
+    assert "\n" not in str(caught.value)
+
+
+def test_damaged_trees_are_refused(grown: Boosted, tmp_path: Path) -> None:
+    made = grown.by_length[T]
+    endless = replace(made, child=np.zeros_like(made.child))
+    replace(grown, by_length={**grown.by_length, T: endless}).save(tmp_path / "trees.safetensors")
+    with pytest.raises(UserError, match="form no tree"):
+        boosting.load(tmp_path / "trees.safetensors", V, K, LENGTHS)
+    (tmp_path / "trees.safetensors").write_bytes(b"nonsense")
+    with pytest.raises(UserError):
+        boosting.load(tmp_path / "trees.safetensors", V, K, LENGTHS)
+
+
+@pytest.mark.parametrize(("networks", "trees", "low", "high"), [(0.9, 0.3, 0, 0.2), (0.3, 0.9, 0.8, 1)])
+def test_the_better_part_counts_for_more(networks: float, trees: float, low: float, high: float) -> None:
+    y = np.arange(30) % K
+    said = [np.where(np.eye(K)[y] == 1, p, (1 - p) / (K - 1))[:, None] for p in (networks, trees)]
+    assert low <= decision.share(*said, y) <= high
+
+
+def test_parts_that_err_on_other_series_count_both() -> None:
+    y = np.arange(60) % K
+    sure = np.where(np.eye(K)[y] == 1, 0.9, 0.05)
+    wrong = np.where(np.eye(K)[y] == 1, 0.05, 0.475)
+    first, second = (np.where((np.arange(60) % 2 == odd)[:, None], wrong, sure)[:, None] for odd in (0, 1))
+    assert 0.3 < decision.share(first, second, y) < 0.7

@@ -88,7 +88,9 @@ def _ask(config: Config, run: records.RunDir, material: train.Material, lengths:
         said = who.parts(series.x, who.lengths)
         found = {MODEL: evaluate.decided(who, who.decided, who.together(said), series)}
         found |= {name: evaluate.alone(who, of_val[name], val, said[name], series) for name in said}
-        p |= {f"{part}_{name}": found.get(name, found[MODEL]).at(lengths).p_NLK for name in OURS}
+        for name in OURS:
+            one = found.get(name, found[MODEL]).at(lengths)
+            p[f"{part}_{name}"] = one.p_NLK * one.weights_LK
         p |= {f"{part}_{name}": of_name.proba(series.x) for name, of_name in made.items()}
     with files.atomic_path(kept) as temporary, temporary.open("wb") as stream:
         np.savez_compressed(stream, **p)

@@ -32,9 +32,10 @@ def test_a_curve_is_scikit_learns_scores_at_each_length() -> None:
     y = rng.integers(0, 3, 200)
     p_NLK = rng.dirichlet(np.ones(4), (200, 3)) + np.array([0.0, 0.3, 2.0])[:, None] * np.eye(4)[y][:, None]
     p_NLK /= p_NLK.sum(axis=2, keepdims=True)
-    found = earliness.curve(p_NLK, y, LENGTHS, n_resamples=20)
-    for k, q in enumerate(p_NLK.argmax(axis=2).T):
-        assert found.accuracy[k].value == accuracy_score(y, q)
+    answers_NL = (p_NLK * [1, 1.3, 1, 1]).argmax(axis=2)
+    found = earliness.curve(p_NLK, answers_NL, y, LENGTHS, n_resamples=20)
+    for k, q in enumerate(answers_NL.T):
+        assert found.accuracy[k].value == accuracy_score(y, p_NLK[:, k].argmax(axis=1))
         assert found.macro_f1[k].value == pytest.approx(f1_score(y, q, labels=[0, 1, 2], average="macro"))
         assert found.f1_LK[k, :3] == pytest.approx(f1_score(y, q, labels=[0, 1, 2], average=None))
     assert np.isnan(found.f1_LK[:, 3]).all()  # no label

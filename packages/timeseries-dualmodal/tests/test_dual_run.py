@@ -131,12 +131,30 @@ def test_predictions_are_those_of_the_rule(home: Path) -> None:
     assert who.decided is not None
     assert [row["id"] for row in rows] == series.ids.tolist()
     p_NLK = who.decided.calibrated(who.probabilities(series.x, LENGTHS))
-    found = stopping.decide(who.decided.rule, who.decided.weighed(p_NLK))
+    found = stopping.decide(who.decided.rule, p_NLK)
     assert [row["answer"] for row in rows] == [who.about.classes[k] for k in found.answer_N]
     assert [int(row["steps"]) for row in rows] == [LENGTHS[k] for k in found.stop_N]
     total = [sum(float(row[f"p_{name}"]) for name in who.about.classes) for row in rows]
     assert np.allclose(total, 1, atol=1e-3)
     assert all(row["probability"] == row[f"p_{row['answer']}"] for row in rows)
+
+
+def test_predictions_may_be_those_that_macro_f1_wants(home: Path, tmp_path: Path) -> None:
+    """When it is answered stays; what is answered is often a rarer class."""
+    assert run(home, "predict", "--out", str(tmp_path / "plain.csv")) == 0
+    assert run(home, "predict", "--answers", "macro_f1", "--out", str(tmp_path / "wanted.csv")) == 0
+    plain, wanted = answers(tmp_path / "plain.csv"), answers(tmp_path / "wanted.csv")
+    who = trained(home)
+    assert who.decided is not None
+    others = 0
+    for first, second in zip(plain, wanted, strict=True):
+        assert {**second, "answer": "", "probability": ""} == {**first, "answer": "", "probability": ""}
+        weights_K = who.decided.weights_LK[LENGTHS.index(int(second["steps"]))]
+        p_K = [float(second[f"p_{name}"]) for name in who.about.classes]
+        weighed_K = dict(zip(who.about.classes, p_K * weights_K, strict=True))
+        assert weighed_K[second["answer"]] >= max(weighed_K.values()) * 0.98  # of rounded numbers
+        others += second["answer"] != first["answer"]
+    assert others
 
 
 def test_a_prefix_may_be_too_short_for_an_answer(home: Path, tmp_path: Path) -> None:
@@ -172,7 +190,7 @@ def test_a_stream_decides_what_the_whole_series_decides(home: Path) -> None:
     who, series = trained(home), test_of(home)
     assert who.decided is not None
     p_NLK = who.decided.calibrated(who.probabilities(series.x, LENGTHS))
-    whole = stopping.decide(who.decided.rule, who.decided.weighed(p_NLK))
+    whole = stopping.decide(who.decided.rule, p_NLK)
     stream = Stream(who, len(series))
     for step in range(series.steps):
         now = stream.update(series.x[:, :, step])

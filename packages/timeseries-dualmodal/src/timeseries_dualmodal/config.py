@@ -15,6 +15,7 @@ from timeseries_dualmodal.model_config import Augment, Curriculum, Loss, Model
 from timeseries_dualmodal.pictures_config import SCALES, Pictures
 
 Length = Annotated[int, Field(ge=1)]
+Answers = Literal["likeliest", "macro_f1"]
 
 
 class Evaluation(Section):
@@ -133,4 +134,9 @@ class PredictOptions(RunOptions):
         description="file of series (.csv, .parquet, .npz) in the layout that was trained on; default: the test split",
     )
     steps: int | None = Field(None, ge=1, description="how many steps are known; default: all that a series has")
+    answers: Answers = Field(
+        "likeliest",
+        description="which class is answered where the stopping rule stops: the likeliest, or the one that macro-F1 "
+        "wants, often a rarer one",
+    )
     out: Path | None = Field(None, description="file to write; default: predictions/<input>.csv in the run's folder")

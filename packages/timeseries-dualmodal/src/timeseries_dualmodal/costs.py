@@ -38,10 +38,10 @@ def measure(settings: Decision, val: Outcome, judged: Outcome, steps: int) -> Co
         rule = stopping.fit(wanted, val.p_NLK, val.y, val.lengths, steps)
         decided = stopping.decide(rule, judged.p_NLK)
         by_rule[price] = decided.stop_N, decided.answer_N
-        wrong_L = (val.answers_NL != val.y[:, None]).mean(axis=0)
+        wrong_L = (val.likeliest_NL != val.y[:, None]).mean(axis=0)
         index = int(np.argmin(wrong_L + price * np.array(val.lengths) / steps))
         lengths[price] = val.lengths[index]
-        by_length[price] = np.full(len(judged.y), index), judged.answers_NL[:, index]
+        by_length[price] = np.full(len(judged.y), index), judged.likeliest_NL[:, index]
 
     def cost(answers: Answers, price: float) -> Estimate:
         return earliness.cost(*answers, judged.y, judged.lengths, steps, price, *judged.sources)

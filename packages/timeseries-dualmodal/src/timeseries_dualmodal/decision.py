@@ -1,4 +1,4 @@
-"""What a trained model makes of probabilities: networks and trees together, calibrated, weighed, and when to answer.
+"""What a trained model makes of probabilities: networks and trees together, calibrated, and when to answer what.
 
 Shapes: N series, L lengths, K classes.
 """
@@ -27,7 +27,7 @@ class Decided:
 
     share: float  # of the trees, beside the networks
     temperatures: tuple[float, ...]  # of each of the rule's lengths
-    weights_LK: Floats  # of the classes; 1 where the likeliest is answered
+    weights_LK: Floats  # of the classes, for the answers that macro-F1 wants
     rule: Rule
 
     @classmethod
@@ -43,9 +43,7 @@ class Decided:
         """From probabilities as the model gives them, after each length; raises as `stopping.fit`."""
         temperatures = temperature.fit(p_NLK, y)
         p_NLK = temperature.apply(p_NLK, temperatures)
-        weights_LK = weights(settings, p_NLK)
-        rule = stopping.fit(settings, weighing.apply(p_NLK, weights_LK), y, lengths, steps)
-        return cls(share, temperatures, weights_LK, rule)
+        return cls(share, temperatures, weighing.fit(p_NLK), stopping.fit(settings, p_NLK, y, lengths, steps))
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -55,10 +53,6 @@ class Decided:
     def calibrated(self, p_NLK: Floats, first: int = 0) -> Floats:
         """Probabilities that mean what they say, of the lengths from index `first` on."""
         return temperature.apply(p_NLK, self.temperatures[first : first + p_NLK.shape[1]])
-
-    def weighed(self, p_NLK: Floats, first: int = 0) -> Floats:
-        """Of calibrated probabilities: what decides. The largest is the answer, and the rule reads these."""
-        return weighing.apply(p_NLK, self.weights_LK[first : first + p_NLK.shape[1]])
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -86,11 +80,6 @@ class Decided:
         if not 0 <= share <= 1:
             raise ValueError("trees must be a share from 0 to 1")
         return cls(share, temperatures, weights_LK, rule)
-
-
-def weights(settings: Decision, p_NLK: Floats) -> Floats:
-    """(L, K) weights of the classes in an answer, as the settings want it; from calibrated probabilities."""
-    return weighing.fit(p_NLK) if settings.answers == "macro_f1" else np.ones(p_NLK.shape[1:])
 
 
 def share(networks_NLK: Floats, trees_NLK: Floats, y: NDArray[np.int64]) -> float:

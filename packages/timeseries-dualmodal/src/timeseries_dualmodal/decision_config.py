@@ -1,4 +1,4 @@
-"""The settings of the section `decision`: what is answered, and when a prefix is long enough for it."""
+"""The settings of the section `decision`: when a prefix is long enough for an answer."""
 
 from __future__ import annotations
 
@@ -10,13 +10,8 @@ from shared_core.settings import Section
 
 
 class Decision(Section):
-    """Which class is answered, and when (`timeseries_dualmodal.decision`): fitted on the validation split."""
+    """The stopping rule (`timeseries_dualmodal.stopping`), fitted on the validation split."""
 
-    answers: Literal["macro_f1", "likeliest"] = Field(
-        "macro_f1",
-        description="macro_f1: the class that makes the expected macro-F1 largest, often a rarer one; likeliest: the "
-        "one with the highest probability, for the highest accuracy",
-    )
     rule: Literal["cost", "confidence"] = Field(
         "cost",
         description="cost: answer once waiting is expected to cost more than it gains; confidence: answer once the "

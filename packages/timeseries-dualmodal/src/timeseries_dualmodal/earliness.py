@@ -43,6 +43,7 @@ class Curve:
 
 def curve(
     p_NLK: np.ndarray,
+    answers_NL: np.ndarray,
     y: np.ndarray,
     lengths: Sequence[int],
     groups: np.ndarray | None = None,
@@ -50,15 +51,21 @@ def curve(
     n_resamples: int = 1000,
     seed: int = 0,
 ) -> Curve:
-    """Accuracy, macro-F1 and F1 by class at every length; labels `y` (N,). Raises UserError as `multiclass.scores`."""
+    """Scores at every length: accuracy of the likeliest classes, macro-F1 and F1 by class of other answers.
+
+    Args:
+        answers_NL: those (N, L) that macro-F1 wants.
+        y: labels (N,).
+
+    Raises UserError as `multiclass.scores`.
+    """
     n, _, classes = p_NLK.shape
     resamples = Resamples(n, n_resamples, seed, groups, unit)
     accuracy, macro_f1, f1 = [], [], []
-    for p_NK in p_NLK.transpose(1, 0, 2):
+    for p_NK, answer_N in zip(p_NLK.transpose(1, 0, 2), answers_NL.T, strict=True):
         p_NK, labels = multiclass.checked(p_NK, y)
-        answers = p_NK.argmax(axis=1)
-        statistic = multiclass.MacroF1(answers, labels, classes)
-        accuracy.append(proportion(answers == labels, groups, unit))
+        statistic = multiclass.MacroF1(answer_N, labels, classes)
+        accuracy.append(proportion(p_NK.argmax(axis=1) == labels, groups, unit))
         macro_f1.append(_bounded(resamples.estimate(statistic)))
         f1.append(np.where(statistic.occurring, statistic.per_class(np.ones((1, n)))[0], np.nan))
     return Curve(tuple(lengths), tuple(accuracy), tuple(macro_f1), np.array(f1))

@@ -34,7 +34,11 @@ CHOSEN_HERE = (
     "checkpoint, temperatures, stopping rule and best baseline were chosen on these series: their numbers are too good"
 )
 MOST_GROUPS = 30  # values of a group column in a table
-MEAN = "macro_f1 is the mean over the lengths of the table “{}”; every length counts alike"
+MEAN = (
+    "macro_f1 is the mean over the lengths of the table “{}”; every length counts alike. The model's answers are there "
+    "those that macro-F1 wants, often a rarer class than the likeliest (`predict --answers macro_f1`); accuracy, costs "
+    "and the stopping rule are about the likeliest one"
+)
 
 
 def run(app: App, config: Config, options: EvaluateOptions) -> int:
@@ -85,9 +89,8 @@ def decided(who: Trained, how: Decided | None, p_NLK: np.ndarray, series: Series
     """The answers that are made of a model's probabilities after all its lengths."""
     if how is None:
         return outcome_of(who.config, who.lengths, p_NLK, series)
-    plain_NLK = how.calibrated(p_NLK)
-    found = outcome_of(who.config, who.lengths, how.weighed(plain_NLK), series)
-    return replace(found, plain_NLK=plain_NLK)
+    found = outcome_of(who.config, who.lengths, how.calibrated(p_NLK), series)
+    return replace(found, weights_LK=how.weights_LK)
 
 
 def alone(who: Trained, val_NLK: np.ndarray, val: SeriesSet, p_NLK: np.ndarray, series: SeriesSet) -> Outcome:
@@ -121,7 +124,7 @@ def evaluate(
     shown = who.config.evaluation.reported(series.steps)
     model, rest = every.at(shown), {name: of_split for name, (_, of_split) in others.items()}
     best = outcome.best({name: of_val for name, (of_val, _) in others.items()}) if others else None
-    curve = earliness.curve(every.p_NLK, every.y, every.lengths, *every.sources)
+    curve = earliness.curve(every.p_NLK, every.answers_NL, every.y, every.lengths, *every.sources)
     about: Evaluation = {
         "checkpoint": who.name,
         "n": len(series),
@@ -148,7 +151,7 @@ def _tables(
     """By title: accuracy, classes, and each group column with values few enough for a table."""
     assert series.y is not None
     found = {
-        "Accuracy after each number of steps": tables.accuracies(curve, shown),
+        "The likeliest class after each number of steps": tables.likeliest(model, curve),
         "F1 of each class": tables.by_class(curve, series.classes, series.y, shown),
     }
     for name, column in series.groups.items():
@@ -175,9 +178,7 @@ def _figures(who: Trained, model: Outcome, others: Mapping[str, Outcome], series
 def _of_the_whole(every: Outcome) -> dict[str, Any]:
     """Metrics once all steps are there."""
     found = multiclass.scores(every.p_NLK[:, -1], every.y, *every.sources)
-    if every.plain_NLK is not None:
-        plain = multiclass.scores(every.plain_NLK[:, -1], every.y, *every.sources)
-        found |= {name: plain[name] for name in ("log_loss", "brier", "ece")}
+    found |= {"macro_f1": every.macro_f1(every.lengths[-1])}
     return {f"{name}_full": estimate.as_dict() for name, estimate in found.items()}
 
 
@@ -225,7 +226,7 @@ def _add_decisions(
     for length in shown:
         index = np.full(len(y), every.lengths.index(length))
         fixed[length] = earliness.decision_scores(
-            index, every.answers_NL[:, index[0]], y, every.lengths, steps, classes, *every.sources
+            index, every.likeliest_NL[:, index[0]], y, every.lengths, steps, classes, *every.sources
         )
     saving = earliness.saving_at_equal_accuracy(stop_N, answer_N, every.p_NLK, y, every.lengths, *every.sources)
     about["metrics"] |= {f"decision_{name}": estimate.as_dict() for name, estimate in scores.items()}

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from shared_core import multiclass
 from shared_core.intervals import Estimate, Floats, Resamples
 from shared_core.multiclass import MacroF1
+from timeseries_dualmodal import weighing
 
 
 @dataclass(frozen=True)
@@ -21,19 +22,25 @@ class Outcome:
     """Answers to N series after each of L lengths; `groups` and `unit` as in `shared_core.intervals`."""
 
     lengths: tuple[int, ...]  # steps seen
-    p_NLK: NDArray[np.float64]  # probabilities, weighed where the answer is not the likeliest class; the largest is it
+    p_NLK: NDArray[np.float64]
     y: NDArray[np.int64]  # (N,)
     groups: NDArray[np.str_] | None = None  # (N,)
     unit: str = "groups"
-    plain_NLK: NDArray[np.float64] | None = None  # probabilities that mean what they say; None: those above do
+    weights_LK: NDArray[np.float64] | None = None  # of the classes, where macro-F1 wants others than the likeliest
 
     @property
     def classes(self) -> int:
         return self.p_NLK.shape[2]
 
     @property
-    def answers_NL(self) -> NDArray[np.int64]:
+    def likeliest_NL(self) -> NDArray[np.int64]:
+        """The answers of which the most are right."""
         return self.p_NLK.argmax(axis=2)
+
+    @property
+    def answers_NL(self) -> NDArray[np.int64]:
+        """The answers that macro-F1 wants."""
+        return self.likeliest_NL if self.weights_LK is None else weighing.answers(self.p_NLK, self.weights_LK)
 
     @property
     def sources(self) -> tuple[NDArray[np.str_] | None, str]:
@@ -48,14 +55,13 @@ class Outcome:
     def at(self, lengths: tuple[int, ...]) -> Outcome:
         """Some of the lengths."""
         places = [self.lengths.index(length) for length in lengths]
-        plain_NLK = None if self.plain_NLK is None else self.plain_NLK[:, places]
-        return replace(self, lengths=lengths, p_NLK=self.p_NLK[:, places], plain_NLK=plain_NLK)
+        weights_LK = None if self.weights_LK is None else self.weights_LK[places]
+        return replace(self, lengths=lengths, p_NLK=self.p_NLK[:, places], weights_LK=weights_LK)
 
     def take(self, rows: NDArray[np.bool_]) -> Outcome:
         """Some of the series."""
         groups = None if self.groups is None else self.groups[rows]
-        plain_NLK = None if self.plain_NLK is None else self.plain_NLK[rows]
-        return replace(self, p_NLK=self.p_NLK[rows], y=self.y[rows], groups=groups, plain_NLK=plain_NLK)
+        return replace(self, p_NLK=self.p_NLK[rows], y=self.y[rows], groups=groups)
 
     def macro_f1(self, length: int) -> Estimate:
         return multiclass.macro_f1(self._answers(length), self.y, self.classes, *self.sources)

@@ -21,8 +21,8 @@ from shared_core.cli import App
 from shared_core.errors import UserError
 from shared_core.progress import message
 from shared_core.runtime import Runtime
-from timeseries_dualmodal import readers, saved, stopping, subject
-from timeseries_dualmodal.config import Config, PredictOptions
+from timeseries_dualmodal import readers, saved, stopping, subject, weighing
+from timeseries_dualmodal.config import Answers, Config, PredictOptions
 from timeseries_dualmodal.series import SeriesSet
 from timeseries_dualmodal.stopping import NOT_YET
 from timeseries_dualmodal.subject import Trained
@@ -39,7 +39,7 @@ def run(app: App, config: Config, options: PredictOptions) -> int:
     series, name = _series(who, options.input)
     known = min(options.steps or series.steps, series.steps)
     out = options.out or who.run.predictions / f"{name}.csv"
-    answered = write(out, who, series, known)
+    answered = write(out, who, series, known, options.answers)
     message(f"{out}: {answered:,} of {len(series):,} series answered, the others {UNDECIDED}, from {known} steps")
     return 0
 
@@ -52,7 +52,7 @@ def _series(who: Trained, path: Path | None) -> tuple[SeriesSet, str]:
     return readers.read(data, labelled=False, like=who.about), path.stem
 
 
-def write(out: Path, who: Trained, series: SeriesSet, known: int) -> int:
+def write(out: Path, who: Trained, series: SeriesSet, known: int, answers: Answers) -> int:
     """Write the answers that `known` steps allow; how many series have one. Raises UserError for an unfinished run."""
     if who.decided is None:
         raise UserError(f"{who.run.path}: has no stopping rule yet; finish its training, then ask again")
@@ -62,8 +62,11 @@ def write(out: Path, who: Trained, series: SeriesSet, known: int) -> int:
             f"--steps: {known} is fewer than the {who.decided.lengths[0]} steps after which the model is first asked"
         )
     p_NLK = who.decided.calibrated(who.probabilities(series.x, lengths))
-    stop_N, answer_N = stopping.decide(who.decided.rule, who.decided.weighed(p_NLK))
+    stop_N, answer_N = stopping.decide(who.decided.rule, p_NLK)
     at_N = np.where(stop_N == NOT_YET, len(lengths) - 1, stop_N)
+    if answers == "macro_f1":
+        wanted_NL = weighing.answers(p_NLK, who.decided.weights_LK[: len(lengths)])
+        answer_N = np.where(stop_N == NOT_YET, NOT_YET, wanted_NL[np.arange(len(at_N)), at_N])
     files.atomic_write(
         out, _table(series.ids, who.about.classes, lengths, p_NLK[np.arange(len(at_N)), at_N], at_N, answer_N)
     )

@@ -56,7 +56,7 @@ class Stream:
             return self._last
         index = self.decided.lengths.index(self._steps)
         p_N1K = self.decided.calibrated(self.who.probabilities(self._x_NVT, (self._steps,)), index)
-        stop_N, answer_N = self._decider.update(self.decided.weighed(p_N1K, index)[:, 0])
+        stop_N, answer_N = self._decider.update(p_N1K[:, 0])
         classes = self.who.about.classes
         answers = tuple(None if k == NOT_YET else classes[k] for k in answer_N)
         steps_N = np.where(stop_N == NOT_YET, NOT_YET, np.asarray(self.decided.lengths)[stop_N])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -46,12 +47,16 @@ def parts(model: Outcome, alone: Mapping[str, Outcome]) -> Rows:
     return [*rows, mean, less]
 
 
-def accuracies(curve: Curve, shown: Sequence[int]) -> Rows:
-    """Accuracy after each length."""
+def likeliest(model: Outcome, curve: Curve) -> Rows:
+    """Accuracy and macro-F1 of the likeliest class after each of the model's lengths."""
+    plain = replace(model, weights_LK=None)
     return [
-        {"steps": length, "accuracy": estimate.as_dict()}
-        for length, estimate in zip(curve.lengths, curve.accuracy, strict=True)
-        if length in shown
+        {
+            "steps": length,
+            "accuracy": curve.accuracy[curve.lengths.index(length)].as_dict(),
+            "macro-F1": plain.macro_f1(length).as_dict(),
+        }
+        for length in model.lengths
     ]
 
 

@@ -19,7 +19,6 @@ from shared_core.task import Task
 from timeseries_dualmodal import (
     answers,
     curriculum,
-    decision,
     division,
     embeddingsets,
     losses,
@@ -146,20 +145,19 @@ class EarlyTask(Task):
         return False  # the members are one model
 
     def evaluate(self, model: nn.Module, runtime: Runtime) -> dict[str, float]:
-        """Macro-F1 and accuracy of the networks' answers after each of the reported lengths, and their means."""
+        """Macro-F1, of the answers that it wants, and accuracy after each of the reported lengths, and their means."""
         lengths = self.config.evaluation.reported(self.steps)
         logits_NLC = predict(model, self.val, lengths, self.val_eyes, runtime)
         assert self.val.y is not None
         y_N = torch.from_numpy(self.val.y)
         p_NLC = logits_NLC.double().softmax(dim=-1).numpy()
-        answers_NL = weighing.apply(p_NLC, decision.weights(self.config.decision, p_NLC)).argmax(axis=2)
+        answers_NL = weighing.answers(p_NLC, weighing.fit(p_NLC))
         found: dict[str, float] = {}
         for index, length in enumerate(lengths):
-            answer_N = answers_NL[:, index]
             found[f"val/macro_f1_{length}"] = multiclass.macro_f1(
-                answer_N, self.val.y, logits_NLC.shape[-1], n_resamples=0
+                answers_NL[:, index], self.val.y, logits_NLC.shape[-1], n_resamples=0
             ).value
-            found[f"val/accuracy_{length}"] = float((answer_N == self.val.y).mean())
+            found[f"val/accuracy_{length}"] = float((p_NLC[:, index].argmax(axis=1) == self.val.y).mean())
         loss = F.cross_entropy(logits_NLC.flatten(0, 1), y_N.repeat_interleave(len(lengths)))
         mean = {
             f"val/{name}": float(np.mean([found[f"val/{name}_{length}"] for length in lengths]))

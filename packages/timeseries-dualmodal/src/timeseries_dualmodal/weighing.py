@@ -1,4 +1,4 @@
-"""Which class to answer, where macro-F1 is what counts: often a rarer one than the likeliest.
+"""Which class to answer where macro-F1 is what counts: often a rarer one than the likeliest.
 
 Macro-F1 gives a class with 20 series the say of one with 1,000. The answers with the largest expected macro-F1 are
 those of argmax_k w_k p_k with a weight for each class (plug-in rules: Narasimhan et al. 2015, "Consistent multiclass
@@ -31,11 +31,9 @@ def fit(p_NLK: Floats) -> Floats:
     return np.stack([_of_length(np.maximum(p_NK, FLOOR)) for p_NK in np.swapaxes(p_NLK, 0, 1)])
 
 
-def apply(p_NLK: Floats, weights_LK: Floats) -> Floats:
-    """Weighed probabilities (N, L, K), of which the largest is the answer; each row adds up to 1 again."""
-    weighed_NLK = np.maximum(p_NLK, FLOOR) * weights_LK
-    scaled_NLK: Floats = weighed_NLK / weighed_NLK.sum(axis=2, keepdims=True)
-    return scaled_NLK
+def answers(p_NLK: Floats, weights_LK: Floats) -> NDArray[np.int64]:
+    """The classes (N, L) with the largest weighed probabilities."""
+    return (np.maximum(p_NLK, FLOOR) * weights_LK).argmax(axis=2)
 
 
 def expected_macro_f1(p_NK: Floats, answers_N: NDArray[np.int64]) -> float:

@@ -26,7 +26,7 @@ import torch
 from shared_core import files, records, runs
 from shared_core.intervals import Estimate, Floats, Resamples
 from shared_core.multiclass import MacroF1
-from timeseries_dualmodal import baselines, evaluate, outcome, subject, tables, train
+from timeseries_dualmodal import baselines, division, evaluate, outcome, subject, tables, train
 from timeseries_dualmodal.__main__ import APP
 from timeseries_dualmodal.config import Config
 from timeseries_dualmodal.outcome import Outcome
@@ -102,7 +102,9 @@ def best_at(judged: Sequence[Judged], lengths: tuple[int, ...]) -> str:
     return outcome.best_of_several(of_val, baselines.NAMES)
 
 
-def difference(judged: Sequence[Judged], series: int, first: str, second: str, lengths: Sequence[int]) -> Estimate:
+def difference(
+    judged: Sequence[Judged], resamples: Resamples, first: str, second: str, lengths: Sequence[int]
+) -> Estimate:
     """Macro-F1 of one less that of another, the mean over splits and lengths."""
     parts = [
         (one.rows, *(_of_length(one.test[who], length) for who in (first, second)))
@@ -113,7 +115,7 @@ def difference(judged: Sequence[Judged], series: int, first: str, second: str, l
     def statistic(w_BN: Floats) -> Floats:
         return np.mean([a(w_BN[:, rows]) - b(w_BN[:, rows]) for rows, a, b in parts], axis=0)
 
-    return Resamples(series).estimate(statistic)
+    return resamples.estimate(statistic)
 
 
 def _of_length(answers: Outcome, length: int) -> MacroF1:
@@ -128,7 +130,9 @@ def main() -> None:
     config = APP.check(["train", *flags])
     seeds = [int(seed) for seed in given.seeds.split(",")]
     judged = [judge(name, of_split) for name, of_split in splits(config, seeds, given.hold_out).items()]
-    series, lengths = len(train.Material.load(config).series), judged[0].test[MODEL].lengths
+    series, lengths = train.Material.load(config).series, judged[0].test[MODEL].lengths
+    groups, unit = division.sources(series, config.split), config.split.by or "groups"
+    resamples = Resamples(len(series), groups=groups, unit=unit)
     names = (*OURS, *baselines.NAMES)
     print(f"{len(judged)} splits ({', '.join(one.name for one in judged)})")
     print(f"| steps | {' | '.join(tables.named(name) for name in names)} | model less the best baseline |")
@@ -136,10 +140,10 @@ def main() -> None:
     for length in lengths:
         means = [np.mean([one.test[name].macro_f1(length).value for one in judged]) for name in names]
         best = best_at(judged, (length,))
-        less = f"{shown(difference(judged, series, MODEL, best, [length]))} {tables.named(best)}"
+        less = f"{shown(difference(judged, resamples, MODEL, best, [length]))} {tables.named(best)}"
         print(f"| {length} | {' | '.join(f'{mean:.3f}' for mean in means)} | {less} |", flush=True)
     best = best_at(judged, lengths)
-    print(f"mean over the lengths: {shown(difference(judged, series, MODEL, best, lengths))} {tables.named(best)}")
+    print(f"mean over the lengths: {shown(difference(judged, resamples, MODEL, best, lengths))} {tables.named(best)}")
     sys.stdout.flush()
 
 

@@ -13,7 +13,7 @@ import argparse
 
 import numpy as np
 
-from timeseries_dualmodal import baselines, earliness, stopping, tables, temperature, train
+from timeseries_dualmodal import baselines, division, earliness, stopping, tables, temperature, train
 from timeseries_dualmodal.__main__ import APP
 from timeseries_dualmodal.config import Config
 from timeseries_dualmodal.decision_config import Decision
@@ -31,11 +31,13 @@ def cells(config: Config, name: str) -> list[str]:
     of_val = made.proba(val.x)
     temperatures = temperature.fit(of_val, val.y)
     p_val, p_test = (temperature.apply(p, temperatures) for p in (of_val, made.proba(test.x)))
+    of_val_groups, of_test_groups = (division.sources(part, config.split) for part in (val, test))
+    groups = of_test_groups, config.split.by or "groups"
     found = []
     for rule in RULES:
         wanted: Decision = config.decision.model_copy(update={"rule": rule})
-        decided = stopping.decide(stopping.fit(wanted, p_val, val.y, lengths, steps), p_test)
-        saving = earliness.saving_at_equal_accuracy(decided.stop_N, decided.answer_N, p_test, test.y, lengths)
+        decided = stopping.decide(stopping.fit(wanted, p_val, val.y, lengths, steps, of_val_groups), p_test)
+        saving = earliness.saving_at_equal_accuracy(decided.stop_N, decided.answer_N, p_test, test.y, lengths, *groups)
         share = saving.saving
         found.append(f"{100 * share.value:.1f} % [{100 * share.low:.1f}, {100 * share.high:.1f}]")
         found.append(f"{saving.accuracy:.3f} after {saving.steps_observed:.1f}")

@@ -82,7 +82,7 @@ def test_probabilities_are_lightgbms() -> None:
     booster = lightgbm.train(
         {
             "objective": "multiclass", "num_class": K, "num_leaves": 31, "learning_rate": 0.08, "lambda_l2": 5.0,
-            "min_data_in_leaf": 4, "extra_trees": True, "seed": 3, "deterministic": True, "force_row_wise": True,
+            "min_data_in_leaf": 4, "extra_trees": True, "seed": 3, "deterministic": True, "force_col_wise": True,
             "num_threads": 1, "verbosity": -1,
         },
         lightgbm.Dataset(boosting.features(x), y),

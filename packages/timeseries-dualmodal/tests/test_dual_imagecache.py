@@ -68,6 +68,13 @@ def copy(made: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(made, tmp_path / "copy"))
 
 
+def read(cache: ImageCache, rows: np.ndarray, scale: int) -> torch.Tensor:
+    """Pictures of one scale: uint8 (B, V, H, W)."""
+    picture_BVHW = torch.empty(len(rows), V, SIZE, SIZE, dtype=torch.uint8)
+    cache.read_into(picture_BVHW, torch.arange(len(rows)), torch.from_numpy(rows), scale)
+    return picture_BVHW
+
+
 def content(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
@@ -77,32 +84,27 @@ def content(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_the_cache_holds_what_would_be_drawn(made: Path, scale: int) -> None:
-    """In any order, with repetitions, and for some of the variables."""
+    """In any order, and with repetitions."""
     rows = np.array([22, 0, 7, 7, 21, 4, 3])
     x_BVT, length_B = torch.from_numpy(series()[rows]), torch.full((7,), scale)
     expected = plots().coverage(x_BVT, length_B)
     assert expected.sum() > 0
     cache = opened(made)
-    assert torch.equal(cache.read(rows, scale), expected)
-    assert torch.equal(cache.read(torch.from_numpy(rows), scale, [2, 0]), expected[:, [2, 0]])
-    assert cache.read(rows[:0], scale).shape == (0, V, SIZE, SIZE)
-    assert cache.read(rows, scale, []).shape == (7, 0, SIZE, SIZE)
+    assert torch.equal(read(cache, rows, scale), expected)
+    assert read(cache, rows[:0], scale).shape == (0, V, SIZE, SIZE)
 
 
-def test_the_scale_is_the_largest_not_beyond_the_prefix(made: Path) -> None:
+def test_it_knows_its_largest_scale(made: Path) -> None:
     cache = opened(made)
     assert cache.scales == SCALES and cache.largest == 12
-    assert [cache.scale_for(length) for length in (1, 2, 4, 5, 11, 12)] == [None, 2, 2, 5, 5, 12]
-    default = replace(cache, scales=SCALES_OF_THE_GUIDE)
-    assert default.scale_for(14) == 12  # the guide's example
-    assert default.largest == 18  # a prefix of 19 is for the caller to decide
+    assert replace(cache, scales=SCALES_OF_THE_GUIDE).largest == 18  # a prefix of 19 is for the caller to decide
 
 
-def test_unknown_rows_variables_and_scales_are_refused(made: Path) -> None:
+def test_unknown_rows_and_scales_are_refused(made: Path) -> None:
     cache = opened(made)
-    for rows, scale, variables in ([[N], 2, None], [[-1], 2, None], [[0], 3, None], [[0], 2, [V]]):
+    for rows, scale in ([[N], 2], [[-1], 2], [[0], 3]):
         with pytest.raises(ValueError, match=r"outside 0|the cache has 2, 5, 12"):
-            cache.read(np.array(rows), scale, variables)
+            read(cache, np.array(rows), scale)
 
 
 def test_reading_keeps_no_file_open(made: Path) -> None:
@@ -116,7 +118,7 @@ def test_reading_keeps_no_file_open(made: Path) -> None:
 
     before = next_one()
     for scale in SCALES:
-        cache.read(np.arange(N), scale)
+        read(cache, np.arange(N), scale)
     assert len(cache._open) == 18 and next_one() == before
 
 
@@ -214,7 +216,7 @@ def test_what_is_damaged_is_drawn_again(made: Path, copy: Path) -> None:
     data[-1] ^= 1
     path.write_bytes(data)
     with pytest.raises(UserError, match=r"shard_00002\.pics: is damaged.*run `dualmodal prepare --images` again"):
-        opened(copy).read(np.arange(N), 5)
+        read(opened(copy), np.arange(N), 5)
     write(copy)
     assert content(copy) == content(made)
 
@@ -233,7 +235,7 @@ def test_pictures_of_something_else_are_replaced(copy: Path, capsys: pytest.Capt
     names = {str(path.relative_to(copy)) for path in copy.rglob("*") if path.is_file()}
     assert names == {"metadata.json", *(f"time_5/shard_0000{i}.pics" for i in range(3))}
     live = plots().coverage(torch.from_numpy(series()[:9]), torch.full((9,), 5))
-    assert torch.equal(opened(copy, fingerprint="b" * 64).read(np.arange(9), 5), live)
+    assert torch.equal(read(opened(copy, fingerprint="b" * 64), np.arange(9), 5), live)
 
 
 # --- what is refused
@@ -270,8 +272,8 @@ def test_a_removed_scale_is_done_without(copy: Path, capsys: pytest.CaptureFixtu
     shutil.rmtree(copy / "time_5")
     cache = opened(copy)
     assert "without time_5" in capsys.readouterr().err
-    assert cache.scales == (2, 12) and cache.scale_for(7) == 2
-    assert cache.read(np.arange(N), 12).any()
+    assert cache.scales == (2, 12)
+    assert read(cache, np.arange(N), 12).any()
     for scale in (2, 12):
         shutil.rmtree(copy / f"time_{scale}")
     with pytest.raises(UserError, match=r"all its scales were removed \(time_2, time_5, time_12\); draw it again"):

@@ -48,6 +48,15 @@ def any_probabilities(rule: Rule, n: int, seed: int, coarse: bool) -> np.ndarray
     return p_NLK / p_NLK.sum(axis=2, keepdims=True)
 
 
+def test_series_of_a_group_share_a_fold() -> None:
+    group_N = np.arange(120) % 7
+    fold_N = stopping._folds(120, np.array([f"field {group}" for group in group_N]))
+    assert set(fold_N) == set(range(stopping.FOLDS))
+    assert all(len(set(fold_N[group_N == group])) == 1 for group in range(7))
+    for groups in (None, group_N % 3):  # too few groups for the folds
+        assert np.array_equal(stopping._folds(120, groups), np.arange(120) % stopping.FOLDS)
+
+
 @given(rules(), st.integers(0, 20), st.integers(0, 9999), st.booleans(), st.booleans())
 @settings(deadline=None, max_examples=200)
 def test_what_is_decided_step_by_step_is_what_is_decided_on_the_whole(

@@ -108,7 +108,7 @@ def _fit(wanted: Wanted, x_NVT: NDArray[np.float32], y: NDArray[np.int64], class
         "extra_trees": wanted.extra,
         "seed": seed,
         "deterministic": True,
-        "force_row_wise": True,
+        "force_col_wise": True,  # the same trees as by rows, in half the time where features are many
         "num_threads": 1,
         "verbosity": -1,
     }

@@ -35,7 +35,7 @@ def measure(settings: Decision, val: Outcome, judged: Outcome, steps: int) -> Co
     lengths = {}
     for price in earliness.DELAY_COSTS:
         wanted = settings.model_copy(update={"delay_cost": price, "hold": None})
-        rule = stopping.fit(wanted, val.p_NLK, val.y, val.lengths, steps)
+        rule = stopping.fit(wanted, val.p_NLK, val.y, val.lengths, steps, val.groups)
         decided = stopping.decide(rule, judged.p_NLK)
         by_rule[price] = decided.stop_N, decided.answer_N
         wrong_L = (val.likeliest_NL != val.y[:, None]).mean(axis=0)

@@ -38,12 +38,14 @@ class Decided:
         y: NDArray[np.int64],
         lengths: Sequence[int],
         steps: int,
+        groups: NDArray[np.str_] | None = None,
         share: float = 0.0,
     ) -> Decided:
         """From probabilities as the model gives them, after each length; raises as `stopping.fit`."""
         temperatures = temperature.fit(p_NLK, y)
         p_NLK = temperature.apply(p_NLK, temperatures)
-        return cls(share, temperatures, weighing.fit(p_NLK), stopping.fit(settings, p_NLK, y, lengths, steps))
+        rule = stopping.fit(settings, p_NLK, y, lengths, steps, groups)
+        return cls(share, temperatures, weighing.fit(p_NLK), rule)
 
     @property
     def lengths(self) -> tuple[int, ...]:

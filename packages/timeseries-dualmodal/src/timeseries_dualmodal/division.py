@@ -48,6 +48,14 @@ def divide(series: SeriesSet, split: Split) -> dict[str, Rows]:
     return parts
 
 
+def sources(series: SeriesSet, split: Split) -> NDArray[np.str_] | None:
+    """The group of each series (N,) where the split keeps groups together; they are then what intervals are over."""
+    if split.kind != "grouped":
+        return None
+    assert split.by is not None  # the set could not have been divided
+    return series.groups[split.by]
+
+
 def leaks(series: SeriesSet, parts: Mapping[str, Rows]) -> list[str]:
     """Lines on what a reader of results should know of these splits.
 

@@ -16,7 +16,19 @@ from shared_core.errors import UserError
 from shared_core.progress import message
 from shared_core.records import RunDir
 from shared_core.runtime import Runtime
-from timeseries_dualmodal import baselines, costs, drawings, earliness, outcome, saved, stopping, subject, tables, train
+from timeseries_dualmodal import (
+    baselines,
+    costs,
+    division,
+    drawings,
+    earliness,
+    outcome,
+    saved,
+    stopping,
+    subject,
+    tables,
+    train,
+)
 from timeseries_dualmodal.config import Config, EvaluateOptions
 from timeseries_dualmodal.decision import Decided
 from timeseries_dualmodal.outcome import Outcome
@@ -78,11 +90,8 @@ def check_lengths(shown: tuple[int, ...], fitted: tuple[int, ...]) -> None:
 def outcome_of(config: Config, lengths: tuple[int, ...], p_NLK: np.ndarray, series: SeriesSet) -> Outcome:
     """Answers to labelled series; where a grouped split keeps series together, intervals do so as well."""
     assert series.y is not None
-    if config.split.kind != "grouped":
-        return Outcome(lengths, p_NLK, series.y)
-    by = config.split.by
-    assert by is not None  # the set could not have been divided
-    return Outcome(lengths, p_NLK, series.y, series.groups[by], by)
+    groups = division.sources(series, config.split)
+    return Outcome(lengths, p_NLK, series.y, groups, config.split.by or "groups")
 
 
 def decided(who: Trained, how: Decided | None, p_NLK: np.ndarray, series: SeriesSet) -> Outcome:
@@ -96,7 +105,8 @@ def decided(who: Trained, how: Decided | None, p_NLK: np.ndarray, series: Series
 def alone(who: Trained, val_NLK: np.ndarray, val: SeriesSet, p_NLK: np.ndarray, series: SeriesSet) -> Outcome:
     """What a part of a model would answer alone, with temperatures and weights of its own."""
     assert val.y is not None
-    how = Decided.fit(who.config.decision, val_NLK, val.y, who.lengths, val.steps)
+    groups = division.sources(val, who.config.split)
+    how = Decided.fit(who.config.decision, val_NLK, val.y, who.lengths, val.steps, groups)
     return decided(who, how, p_NLK, series)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -130,53 +130,29 @@ class ImageCache:
         """The largest scale; a longer prefix has no picture here that shows all of it."""
         return self.scales[-1]
 
-    def scale_for(self, length: int) -> int | None:
-        """The largest scale not beyond a prefix, which is less than its length for most; None where all are beyond."""
-        return max((scale for scale in self.scales if scale <= length), default=None)
-
-    def read(
-        self, rows_B: NDArray[np.int64] | torch.Tensor, scale: int, variables: Sequence[int] | None = None
-    ) -> torch.Tensor:
-        """Pictures of one scale: uint8 (B, V, H, W) on the CPU, as `Plots.coverage` draws them.
+    def read_into(self, picture_NVHW: torch.Tensor, place_B: torch.Tensor, rows_B: torch.Tensor, scale: int) -> None:
+        """Write the pictures of some series, as `Plots.coverage` draws them, into `picture_NVHW[place_B]`.
 
         Args:
+            picture_NVHW: uint8, contiguous, on the CPU.
             rows_B: numbers of series in the prepared set.
-            variables: their numbers; default: all.
 
         Raises:
-            ValueError: there is no such series, variable or scale.
+            ValueError: there is no such series or scale.
             UserError: a file is damaged, or was removed by now.
         """
-        size, every = self.about["look"]["size"], self.about["variables"]
-        chosen = np.arange(every) if variables is None else np.asarray(variables, np.int64)
-        if chosen.size and not (chosen.min() >= 0 and chosen.max() < every):
-            raise ValueError(f"variable outside 0..{every - 1}")
-        picture_BVHW = torch.empty(len(rows_B), len(chosen), size, size, dtype=torch.uint8)
-        self._read_into(picture_BVHW, np.arange(len(rows_B)), np.asarray(rows_B, np.int64), scale, chosen)
-        return picture_BVHW
-
-    def read_into(self, picture_NVHW: torch.Tensor, place_B: torch.Tensor, rows_B: torch.Tensor, scale: int) -> None:
-        """As `read`, into `picture_NVHW[place_B]` and without a copy; (N, V, H, W) uint8, contiguous, on the CPU."""
-        self._read_into(picture_NVHW, place_B.numpy(), rows_B.numpy(), scale, np.arange(self.about["variables"]))
-
-    def _read_into(
-        self,
-        picture_NVHW: torch.Tensor,
-        place_B: NDArray[np.int64],
-        rows_B: NDArray[np.int64],
-        scale: int,
-        chosen_V: NDArray[np.int64],
-    ) -> None:
-        if rows_B.size and not (rows_B.min() >= 0 and rows_B.max() < self.about["series"]):
+        rows, place, variables = rows_B.numpy(), place_B.numpy(), self.about["variables"]
+        if rows.size and not (rows.min() >= 0 and rows.max() < self.about["series"]):
             raise ValueError(f"series outside 0..{self.about['series'] - 1}")
         if scale not in self.scales:
             raise ValueError(f"scale {scale}: the cache has {', '.join(map(str, self.scales))}")
-        number_B, within_B = np.divmod(rows_B, self.about["rows_per_shard"])
+        number_B, within_B = np.divmod(rows, self.about["rows_per_shard"])
         planes = picture_NVHW.view(-1, *picture_NVHW.shape[2:]).numpy()
         for number in np.unique(number_B).tolist():
             some = np.flatnonzero(number_B == number)
-            index = (within_B[some, None] * self.about["variables"] + chosen_V).ravel()
-            places = (place_B[some, None] * len(chosen_V) + np.arange(len(chosen_V))).ravel()
+            index, places = (
+                (first[some, None] * variables + np.arange(variables)).ravel() for first in (within_B, place)
+            )
             _unpack(self._shard(scale, number), index, places, planes)
 
     def _shard(self, scale: int, number: int) -> shards.Shard:

@@ -19,7 +19,7 @@ from shared_core.errors import UserError
 from shared_core.progress import message
 from shared_core.records import RunDir
 from shared_core.runtime import Runtime
-from timeseries_dualmodal import boosting, decision, prepare, train
+from timeseries_dualmodal import boosting, decision, division, prepare, train
 from timeseries_dualmodal.boosting import Boosted
 from timeseries_dualmodal.config import Config
 from timeseries_dualmodal.decision import Decided
@@ -47,7 +47,8 @@ def complete(run: RunDir) -> None:
         share = decision.share(p_NLK, trees_NLK, val.y)
         p_NLK = decision.mixed(p_NLK, trees_NLK, share)
     message("fitting temperatures, weights of classes and the stopping rule on the validation series")
-    found = Decided.fit(config.decision, p_NLK, val.y, lengths, val.steps, share)
+    groups = division.sources(val, config.split)
+    found = Decided.fit(config.decision, p_NLK, val.y, lengths, val.steps, groups, share)
     _write(run.path / FOLDER / DECISION, found.as_dict())
 
 

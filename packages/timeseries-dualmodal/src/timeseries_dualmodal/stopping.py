@@ -155,7 +155,14 @@ def decide(rule: Rule, p_NLK: np.ndarray, forced: bool = True) -> Decisions:
     return found
 
 
-def fit(settings: Decision, p_NLK: np.ndarray, y: np.ndarray, lengths: Sequence[int], steps: int) -> Rule:
+def fit(
+    settings: Decision,
+    p_NLK: np.ndarray,
+    y: np.ndarray,
+    lengths: Sequence[int],
+    steps: int,
+    groups: np.ndarray | None = None,
+) -> Rule:
     """The rule that the settings ask for.
 
     Args:
@@ -163,13 +170,15 @@ def fit(settings: Decision, p_NLK: np.ndarray, y: np.ndarray, lengths: Sequence[
         y: (N,) their classes.
         lengths: the L lengths, ascending.
         steps: of the whole season; at least the last length.
+        groups: (N,) where each comes from: where a rule is tried on series left out of a fit, so are those of the same
+            group.
 
     Raises:
         UserError: too few validation series for `hold`.
         ValueError: shapes that do not fit, or lengths that do not ascend within 1..steps.
     """
     _check(p_NLK, y, lengths, steps)
-    task = _Task(np.asarray(p_NLK, np.float64), y, tuple(int(length) for length in lengths), steps)
+    task = _Task(np.asarray(p_NLK, np.float64), y, tuple(int(n) for n in lengths), steps, _folds(len(y), groups))
     if settings.rule == "confidence":
         return _fit_confidence(settings, task)
     if settings.hold is None:
@@ -188,13 +197,14 @@ class _Task(NamedTuple):
     y: np.ndarray
     lengths: tuple[int, ...]
     steps: int
+    fold_N: np.ndarray
 
     @property
     def classes(self) -> int:
         return self.p_NLK.shape[2]
 
     def take(self, rows: np.ndarray) -> _Task:
-        return self._replace(p_NLK=self.p_NLK[rows], y=self.y[rows])
+        return self._replace(p_NLK=self.p_NLK[rows], y=self.y[rows], fold_N=self.fold_N[rows])
 
     def fraction(self, stop_N: np.ndarray) -> np.ndarray:
         """Share of the steps seen."""
@@ -287,12 +297,17 @@ def _regress(p_NK: np.ndarray, saving_N: np.ndarray) -> tuple[np.ndarray, np.nda
 def _cross_fitted(task: _Task, delay_cost: float) -> np.ndarray:
     """Decisions (N,) of rules that did not see the series they decide."""
     stop_N = np.empty(len(task.y), np.int64)
-    fold_N = np.arange(len(task.y)) % FOLDS
     for fold in range(FOLDS):
-        inside = fold_N == fold
+        inside = task.fold_N == fold
         rule = _fit_cost(task.take(np.flatnonzero(~inside)), delay_cost)
         stop_N[inside] = decide(rule, task.p_NLK[inside]).stop_N
     return stop_N
+
+
+def _folds(series: int, groups: np.ndarray | None) -> np.ndarray:
+    """The fold (N,) of each series: that of its group, where there are groups enough."""
+    codes = np.arange(series) if groups is None else np.unique(groups, return_inverse=True)[1]
+    return (codes if codes.max(initial=0) >= FOLDS - 1 else np.arange(series)) % FOLDS
 
 
 def _features(p_NK: np.ndarray) -> tuple[np.ndarray, ...]:

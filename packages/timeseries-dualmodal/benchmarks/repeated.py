@@ -4,7 +4,8 @@
     python packages/timeseries-dualmodal/benchmarks/repeated.py --config cawa-season --hold-out region
 
 Other flags are the configuration's, as in `dualmodal train`. Every split trains its own model (runs/, the usual folder)
-and its own baselines; what was finished before is taken from there. Networks and trees are also judged alone. The best
+and its own baselines; what was finished before is taken from there. Beside the model's answers, which are those that
+macro-F1 wants, stand its likeliest classes, and what networks and trees would answer alone. The best
 baseline of a length is the one with the largest mean macro-F1 there on the validation series of all splits. Its
 difference from the model is the mean over the splits, with a 95 % bootstrap interval over series: a series that several
 splits judge is drawn for all of them together.
@@ -32,7 +33,8 @@ from timeseries_dualmodal.config import Config
 from timeseries_dualmodal.outcome import Outcome
 
 MODEL = "model"
-OURS = (MODEL, subject.NETWORKS, subject.TREES)
+LIKELIEST = "its likeliest class"
+OURS = (MODEL, LIKELIEST, subject.NETWORKS, subject.TREES)
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def _ask(config: Config, run: records.RunDir, material: train.Material, lengths:
         found |= {name: evaluate.alone(who, of_val[name], val, said[name], series) for name in said}
         for name in OURS:
             one = found.get(name, found[MODEL]).at(lengths)
-            p[f"{part}_{name}"] = one.p_NLK * one.weights_LK
+            p[f"{part}_{name}"] = one.p_NLK if name == LIKELIEST else one.p_NLK * one.weights_LK
         p |= {f"{part}_{name}": of_name.proba(series.x) for name, of_name in made.items()}
     with files.atomic_path(kept) as temporary, temporary.open("wb") as stream:
         np.savez_compressed(stream, **p)

@@ -210,14 +210,16 @@ def test_disk_is_known_to_five_per_cent_beforehand(tmp_path: Path, monkeypatch: 
     made = task(*large)
     expected = cachewriter.estimate(live(made).plots, series.x, (3, 6, 9, 12, 15, 18))
     assert expected == pytest.approx(there, rel=0.05)
-    [note] = made.plan_notes()
+    note, _ = made.plan_notes()
     assert f"would take {picturesets.quantity(expected, 'B')}" in note and "3, 6, 9, 12, 15, 18 steps" in note
 
 
 def test_a_plan_says_what_pictures_would_take(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("plan", "--steps", "0") == 0
     assert "note: pictures are drawn when needed; cached after 3, 6, 9" in capsys.readouterr().out
-    assert task(*CACHE).plan_notes() == task("--model-type", "language_only").plan_notes() == []
+    assert "after training, trees for 2 lengths" in task(*CACHE).plan_notes()[0]
+    no_trees = "--model.trees.rounds", "0"
+    assert task(*CACHE, *no_trees).plan_notes() == task("--model-type", "language_only", *no_trees).plan_notes() == []
 
 
 # --- what a user can get wrong: one line, exit status 2, and no run

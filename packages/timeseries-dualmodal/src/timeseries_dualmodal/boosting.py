@@ -20,9 +20,12 @@ from numpy.typing import NDArray
 
 from shared_core import files, tensorfile, trees
 from shared_core.errors import UserError
+from shared_core.measured import seconds
+from shared_core.progress import duration
 from shared_core.trees import Trees
 from timeseries_dualmodal.model_config import Trees as Wanted
 
+TRIED = 5  # rounds
 SUMMARY = 7  # features of a variable beside its values and their changes
 STORED = {"leaves": "i4", "feature": "i4", "threshold": "f8", "missing_left": "?", "child": "i4", "value": "f8"}
 
@@ -115,6 +118,17 @@ def _fit(wanted: Wanted, x_NVT: NDArray[np.float32], y: NDArray[np.int64], class
     read = features(x_NVT)
     booster = lightgbm.train(settings, lightgbm.Dataset(read, y), wanted.rounds)
     return trees.parse(booster.model_to_string(), read.shape[1], f"multiclass num_class:{classes}", classes)
+
+
+def plan_note(
+    wanted: Wanted, x_NVT: NDArray[np.float32], y: NDArray[np.int64], lengths: Sequence[int], classes: int
+) -> str:
+    """How long `fit` will take, by a few rounds at the middle length."""
+    few = wanted.model_copy(update={"rounds": min(wanted.rounds, TRIED)})
+    middle = lengths[len(lengths) // 2]
+    once = seconds(lambda: _fit(few, x_NVT[:, :, :middle], y, classes, 0), torch.device("cpu"))
+    took = once * wanted.rounds / few.rounds * len(lengths) / min(os.cpu_count() or 1, len(lengths))
+    return f"after training, trees for {len(lengths)} lengths are grown on the CPU: about {duration(took)}"
 
 
 def load(path: Path, variables: int, classes: int, lengths: Sequence[int]) -> Boosted:

@@ -18,6 +18,7 @@ from shared_core.seeds import derive, seeded
 from shared_core.task import Task
 from timeseries_dualmodal import (
     answers,
+    boosting,
     curriculum,
     division,
     embeddingsets,
@@ -135,10 +136,14 @@ class EarlyTask(Task):
         ]
 
     def plan_notes(self) -> list[str]:
-        pictures = self.config.pictures
-        if self.eyes is None or pictures.cache is not None or pictures.embeddings is not None:
-            return []
-        return [picturesets.plan_note(self.eyes.plots, self.material.series.x)]
+        pictures, notes = self.config.pictures, []
+        if self.eyes is not None and pictures.cache is None and pictures.embeddings is None:
+            notes.append(picturesets.plan_note(self.eyes.plots, self.material.series.x))
+        if self.config.model.trees.rounds:
+            train, lengths = self.material.part("train"), self.config.evaluation.asked(self.steps)
+            assert train.y is not None
+            notes.append(boosting.plan_note(self.config.model.trees, train.x, train.y, lengths, len(train.classes)))
+        return notes
 
     @property
     def is_of_several(self) -> bool:

@@ -39,7 +39,8 @@ def test_several_classes_and_missing_values_as_in_lightgbm(options: dict) -> Non
     made = booster("multiclass", **options)
     read = trees.parse(made.model_to_string(), 4, *MULTICLASS)
     x = np.concatenate([rows(1, 3000)[0], np.full((1, 4), np.nan)])
-    x[: len(read), 0] = read.threshold[:, 0]  # on a threshold, as far as float32 can
+    x[: len(read), 0] = read.threshold[:, 0]  # on a threshold
+    x[-40:-1] = np.resize([0.0, -0.0, 1e-35, -1e-35, 2e-35, -1e-36, np.inf, -np.inf], (39, 4))
     score_NK = read.values(x).reshape(len(x), -1, 3).sum(axis=1)
     np.testing.assert_allclose(score_NK, made.predict(x, raw_score=True), rtol=1e-12, atol=1e-12)
     assert read.splits(4).tolist() == made.feature_importance("split").tolist()

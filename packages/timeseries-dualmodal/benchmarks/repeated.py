@@ -5,10 +5,11 @@
 
 Other flags are the configuration's, as in `dualmodal train`. Every split trains its own model (runs/, the usual folder)
 and its own baselines; what was finished before is taken from there. Beside the model's answers, which are those that
-macro-F1 wants, stand its likeliest classes, and what networks and trees would answer alone. The best
-baseline of a length is the one with the largest mean macro-F1 there on the validation series of all splits. Its
-difference from the model is the mean over the splits, with a 95 % bootstrap interval over series: a series that several
-splits judge is drawn for all of them together.
+macro-F1 wants, stand its likeliest classes, and what networks and trees would answer alone. The baselines weigh the
+classes in training, and give their likeliest; what they would answer if their probabilities were treated as the model's
+are takes part in the choice of the best one: of a length that with the largest mean macro-F1 there on the validation
+series of all splits. Its difference from the model is the mean over the splits, with a 95 % bootstrap interval over
+series: a series that several splits judge is drawn for all of them together.
 
 Shapes: N series, L lengths, K classes, B resamples.
 """
@@ -18,7 +19,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,13 +28,14 @@ import torch
 from shared_core import files, records, runs
 from shared_core.intervals import Estimate, Floats, Resamples
 from shared_core.multiclass import MacroF1
-from timeseries_dualmodal import baselines, division, evaluate, outcome, subject, tables, train
+from timeseries_dualmodal import baselines, decision, division, evaluate, outcome, subject, tables, temperature, train
 from timeseries_dualmodal.__main__ import APP
 from timeseries_dualmodal.config import Config
 from timeseries_dualmodal.outcome import Outcome
 
 MODEL = "model"
 LIKELIEST = "its likeliest class"
+ALIKE = ", weighed"
 OURS = (MODEL, LIKELIEST, subject.NETWORKS, subject.TREES)
 
 
@@ -76,6 +78,11 @@ def judge(name: str, config: Config) -> Judged:
     p = files.read_npz(kept, [f"{part}_{who}" for part in ("val", "test") for who in names])
     y = {part: material.part(part).y for part in ("val", "test")}
     val, test = ({who: Outcome(lengths, p[f"{part}_{who}"], y[part]) for who in names} for part in ("val", "test"))
+    for who in baselines.NAMES:
+        temperatures, weights_LK = decision.answering(val[who].p_NLK, val[who].y)
+        for of_part in (val, test):
+            calibrated_NLK = temperature.apply(of_part[who].p_NLK, temperatures)
+            of_part[who + ALIKE] = replace(of_part[who], p_NLK=calibrated_NLK, weights_LK=weights_LK)
     return Judged(name, material.parts["test"], test, val)
 
 
@@ -100,8 +107,9 @@ def _ask(config: Config, run: records.RunDir, material: train.Material, lengths:
 
 def best_at(judged: Sequence[Judged], lengths: tuple[int, ...]) -> str:
     """The baseline with the largest mean macro-F1 on validation series, over splits and lengths."""
-    of_val = [{name: one.val[name].at(lengths) for name in baselines.NAMES} for one in judged]
-    return outcome.best_of_several(of_val, baselines.NAMES)
+    names = [name + how for name in baselines.NAMES for how in ("", ALIKE)]
+    of_val = [{name: one.val[name].at(lengths) for name in names} for one in judged]
+    return outcome.best_of_several(of_val, names)
 
 
 def difference(

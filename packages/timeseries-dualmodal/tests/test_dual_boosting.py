@@ -43,8 +43,7 @@ def test_features_have_the_width_that_is_said(length: int) -> None:
 def test_features_say_what_is_known() -> None:
     x = np.array([[[1, np.nan, 4, 3]], [[np.nan] * 4]], np.float32)
     found = boosting.features(x)
-    nothing = np.nan
-    expected = [1, nothing, 4, 3, nothing, 3, -1, 4, 1, 8 / 3, 3, 1, 2, 3]
+    expected = [1, 1, 4, 3, 0, 3, -1, 4, 1, 8 / 3, 3, 1, 2, 3]
     np.testing.assert_allclose(found[0], expected)
     assert np.isnan(found[1, :-1]).all() and found[1, -1] == 0
 
@@ -99,6 +98,31 @@ def test_the_same_seed_grows_the_same_trees(grown: Boosted) -> None:
     assert not np.array_equal(other.proba(x, LENGTHS), grown.proba(x, LENGTHS))
 
 
+def test_gaps_that_training_never_had_are_no_zeros() -> None:
+    """LightGBM reads them as 0; here that lies below every value of class 0, so all would be class 0."""
+    generator = np.random.default_rng(0)
+    y = generator.integers(0, 2, 300)
+    x = (3 + 4 * y[:, None, None] + generator.random((300, 1, T))).astype(np.float32)
+    made = boosting.fit(WANTED, x, y, (T,), 2, 0)
+    later, never = x.copy(), np.full_like(x, np.nan)
+    later[:, :, 1:] = np.nan  # keeps the first value
+    assert ((made.proba(later, (T,))[:, 0].argmax(axis=1) == y).mean()) > 0.95
+    at_first = x.copy()
+    at_first[:, :, :4] = np.nan
+    assert ((made.proba(at_first, (T,))[:, 0].argmax(axis=1) == y).mean()) > 0.9
+    np.testing.assert_allclose(made.proba(never, (T,))[:, 0], 0.5, atol=0.45)
+
+
+def test_the_plan_extrapolates_rounds_and_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A round takes 2 s here, what comes before 1 s, and loading LightGBM a minute."""
+    took, began = iter([60.0, 1 + 2 * 3.0, 1 + 2 * 9.0]), []
+    monkeypatch.setattr(boosting, "seconds", lambda work, device: began.append(work) or next(took))
+    monkeypatch.setattr(boosting.os, "cpu_count", lambda: 2)
+    note = boosting.plan_note(Trees(rounds=100), *series(), LENGTHS, K)
+    assert note.endswith("trees for 3 lengths are grown on the CPU: about 5:02")  # 201 s x 3 / 2
+    assert len(began) == 3
+
+
 def test_stored_trees_answer_alike(grown: Boosted, tmp_path: Path) -> None:
     grown.save(tmp_path / "trees.safetensors")
     read = boosting.load(tmp_path / "trees.safetensors", V, K, LENGTHS)
@@ -120,11 +144,13 @@ def test_trees_of_another_model_are_refused(
 
 
 def test_damaged_trees_are_refused(grown: Boosted, tmp_path: Path) -> None:
-    made = grown.by_length[T]
-    endless = replace(made, child=np.zeros_like(made.child))
+    of_length = grown.by_length[T]
+    endless = replace(of_length, made=replace(of_length.made, child=np.zeros_like(of_length.made.child)))
     replace(grown, by_length={**grown.by_length, T: endless}).save(tmp_path / "trees.safetensors")
     with pytest.raises(UserError, match="form no tree"):
         boosting.load(tmp_path / "trees.safetensors", V, K, LENGTHS)
+    with pytest.raises(UserError, match="is missing; train the model again, or pull it again"):
+        boosting.load(tmp_path / "other.safetensors", V, K, LENGTHS)
     (tmp_path / "trees.safetensors").write_bytes(b"nonsense")
     with pytest.raises(UserError):
         boosting.load(tmp_path / "trees.safetensors", V, K, LENGTHS)

@@ -14,8 +14,9 @@ import torch
 from shared_core import records
 from shared_core.records import RunDir
 from shared_core.runtime import Runtime
-from timeseries_dualmodal import prepare, stopping, subject, train
+from timeseries_dualmodal import prepare, saved, stopping, subject, train
 from timeseries_dualmodal.__main__ import APP, main
+from timeseries_dualmodal.decision import Decided
 from timeseries_dualmodal.series import SeriesSet
 from timeseries_dualmodal.stream import Stream
 from timeseries_dualmodal.subject import Trained
@@ -103,7 +104,7 @@ def test_tables_report_every_length_also_those_shorter_than_a_patch(evaluation: 
     assert evaluation["metrics"]["macro_f1"]["value"] == pytest.approx(mean)
     assert [row["class"] for row in by_class] == ["maize", "rice", "soybean", "wheat"]
     assert sum(row["series"] for row in by_class) == evaluation["n"]
-    assert [row["steps"] for row in parts] == [2, 12, 37, "mean", "model less it"]
+    assert [row["steps"] for row in parts] == [2, 12, 37, "mean", "gain of both"]
     assert parts[0]["model"] == by_length[0]["model"] and parts[3]["model"] == evaluation["metrics"]["macro_f1"]
     gain = parts[3]["model"]["value"] - parts[3]["trees alone"]["value"]
     assert parts[4]["trees alone"]["value"] == pytest.approx(gain)
@@ -118,6 +119,46 @@ def test_figures_are_there(home: Path, evaluation: dict[str, Any]) -> None:
     names = [Path(name).name for name in evaluation["figures"]]
     assert names == [f"test_{name}.png" for name in ("curve", "confusion_12", "confusion_37", "pictures", "decisions")]
     assert all(of_run(home, "figures", name).stat().st_size > 5000 for name in names)
+
+
+def test_completing_twice_changes_nothing(home: Path, tmp_path: Path) -> None:
+    """A run that is trained further, or was killed at the very end, has old files: they must not answer."""
+    copy = RunDir(Path(shutil.copytree(of_run(home), tmp_path / "again")))
+    before = {path.name: path.read_bytes() for path in copy.preprocessing.iterdir()}
+    saved.complete(copy)
+    assert {path.name: path.read_bytes() for path in copy.preprocessing.iterdir()} == before
+    assert "trees.safetensors" in before
+
+
+def test_without_trees_only_networks_answer(home: Path) -> None:
+    who, series = trained(home), test_of(home)
+    assert who.decided is not None and who.trees is not None
+    said = who.parts(series.x, LENGTHS)
+    for share, part in ((0.0, subject.NETWORKS), (1.0, subject.TREES)):
+        one = replace(who, decided=replace(who.decided, share=share))
+        assert np.array_equal(one.probabilities(series.x, LENGTHS), said[part])
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("trees", 1.5, "share from 0 to 1"),
+        ("trees", "many", "could not convert"),
+        ("weights", [[1, 1, 1, 1]], "positive weights"),
+        ("weights", None, "positive weights"),
+        ("temperatures", [1], "positive temperatures"),
+    ],
+)
+def test_what_was_fitted_is_read_strictly(home: Path, key: str, value: Any, words: str) -> None:
+    who = trained(home)
+    assert who.decided is not None
+    about = who.decided.as_dict()
+    assert Decided.from_dict(about).as_dict() == about
+    with pytest.raises((ValueError, TypeError), match=words):
+        Decided.from_dict({**about, key: value})
+    about["weights"][0][0] = -1.0
+    with pytest.raises(ValueError, match="positive weights"):
+        Decided.from_dict(about)
 
 
 def answers(path: Path) -> list[dict[str, str]]:

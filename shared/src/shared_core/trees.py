@@ -63,6 +63,8 @@ class Trees:
         shapes = (self.leaves.shape, self.threshold.shape, self.missing_left.shape, self.child.shape, self.value.shape)
         if shapes != ((trees,), (trees, inner), (trees, inner), (trees, inner, 2), (trees, inner + 1)):
             raise ValueError("its arrays do not fit each other")
+        if not trees:
+            raise ValueError("there is no tree in it")
         if ((self.leaves < 1) | (self.leaves > inner + 1)).any():
             raise ValueError(f"a tree has not 1 to {inner + 1} leaves")
         for number, leaves in enumerate(self.leaves.tolist()):

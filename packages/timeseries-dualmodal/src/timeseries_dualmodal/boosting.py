@@ -1,17 +1,18 @@
 """Boosted trees beside the networks: for each length of prefixes some of their own, made by LightGBM.
 
-On a few thousand series trees often know as much as networks do, and other things; the mean of both is better than
-either (`decision.share`). A tree compares one number with a threshold, so what it reads is more than the plain values.
+On a few thousand series trees may know as much as networks do, and other things: how much they count is chosen on
+validation series (`decision.share`), and every evaluation shows what each says alone. A tree compares one number with a
+threshold, so what it reads is more than the plain values.
 
-Shapes: N series, V variables, T steps of a prefix, M features, L lengths, K classes.
+Shapes: N series, V variables, T steps of a prefix, M features, L lengths, K classes, R trees.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +26,40 @@ from shared_core.progress import duration
 from shared_core.trees import Trees
 from timeseries_dualmodal.model_config import Trees as Wanted
 
-TRIED = 5  # rounds
 SUMMARY = 7  # features of a variable beside its values and their changes
-STORED = {"leaves": "i4", "feature": "i4", "threshold": "f8", "missing_left": "?", "child": "i4", "value": "f8"}
+TRIED = (3, 9)  # rounds that say how long all will take
+# of `Trees`: how it is stored, and what it is in use
+STORED = {
+    "leaves": (np.int32, np.int64),
+    "feature": (np.int32, np.int64),
+    "threshold": (np.float64, np.float64),
+    "missing_left": (np.bool_, np.bool_),
+    "child": (np.int32, np.int64),
+    "value": (np.float64, np.float64),
+}
+Features = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class OfLength:
+    """Trees for prefixes of one length, and what stands for features that training always knew: NaN for the others."""
+
+    made: Trees  # R, those of the classes in turn
+    usual_M: Features
+
+    def scores(self, read_NM: Features) -> NDArray[np.float64]:
+        """(N, R)."""
+        # to LightGBM a gap where training had none is a 0
+        unheard_NM = np.isnan(read_NM) & ~np.isnan(self.usual_M)
+        return self.made.values(np.where(unheard_NM, self.usual_M, read_NM))
+
+    def check(self, features: int, classes: int) -> None:
+        """Raises ValueError for anything that is none of so many features and classes."""
+        self.made.check(features)
+        if self.usual_M.shape != (features,):
+            raise ValueError(f"{len(self.usual_M)} usual values are not one for each of {features} features")
+        if len(self.made) % classes:
+            raise ValueError(f"{len(self.made)} trees are not as many for each of {classes} classes")
 
 
 @dataclass(frozen=True)
@@ -35,48 +67,49 @@ class Boosted:
     """Trees for each of L lengths; made by `fit` or `load`."""
 
     classes: int
-    by_length: dict[int, Trees]
+    by_length: Mapping[int, OfLength]
 
     def proba(self, x_NVT: NDArray[np.float32], lengths: Sequence[int]) -> NDArray[np.float64]:
         """Probabilities (N, L, K) after some of the lengths; of each only the first steps are read."""
         return np.stack([self._proba(x_NVT[:, :, :length], self.by_length[length]) for length in lengths], axis=1)
 
-    def _proba(self, x_NVT: NDArray[np.float32], made: Trees) -> NDArray[np.float64]:
+    def _proba(self, x_NVT: NDArray[np.float32], of_length: OfLength) -> NDArray[np.float64]:
         from scipy.special import softmax
 
-        each_NR = made.values(features(x_NVT))
+        each_NR = of_length.scores(features(x_NVT))
         proba: NDArray[np.float64] = softmax(each_NR.reshape(len(x_NVT), -1, self.classes).sum(axis=1), axis=1)
         return proba
 
     def save(self, path: Path) -> None:
         """Write them as tensors."""
-        found = {
-            f"{length}.{name}": torch.from_numpy(np.ascontiguousarray(getattr(made, name), kind))
-            for length, made in self.by_length.items()
-            for name, kind in STORED.items()
-        }
+        found = {}
+        for length, of_length in self.by_length.items():
+            found[f"{length}.usual"] = torch.from_numpy(of_length.usual_M)
+            for name, (kept, _) in STORED.items():
+                array = np.ascontiguousarray(getattr(of_length.made, name), kept)
+                found[f"{length}.{name}"] = torch.from_numpy(array)
         with files.atomic_path(path) as temporary:
             tensorfile.write(temporary, found)
 
 
-def features(x_NVT: NDArray[np.float32]) -> NDArray[np.float64]:
-    """What trees read of a prefix: (N, M), NaN where nothing is known.
+def features(x_NVT: NDArray[np.float32]) -> Features:
+    """What trees read of a prefix: (N, M), NaN where nothing is known yet.
 
-    Of each variable its values, how each differs from the one known before it, the largest, the smallest, their mean,
-    their range, how far the last lies below the largest and above the smallest, and how many are known.
+    Of each variable its values, a gap taking the value before it; how each differs from the one before; the largest,
+    the smallest, their mean, their range, how far the last lies below the largest and above the smallest; and how many
+    are known.
     """
     x = x_NVT.astype(np.float64)
     known = ~np.isnan(x)
     newest = np.maximum.accumulate(np.where(known, np.arange(x.shape[2]), 0), axis=2)
-    filled = np.take_along_axis(x, newest, axis=2)  # by the last value before
-    change = np.where(known[:, :, 1:], x[:, :, 1:] - filled[:, :, :-1], np.nan)
+    filled = np.take_along_axis(x, newest, axis=2)
     high, low, last = np.fmax.reduce(x, axis=2), np.fmin.reduce(x, axis=2), filled[:, :, -1]
     count = known.sum(axis=2)
     # summed in order: other ways depend on the number of rows
     total = np.cumsum(np.where(known, x, 0.0), axis=2)[:, :, -1]
     mean = np.where(count > 0, total / np.maximum(count, 1), np.nan)
     summary = np.stack([high, low, mean, high - low, high - last, last - low, count.astype(np.float64)], axis=2)
-    return np.concatenate([x, change, summary], axis=2).reshape(len(x), -1)
+    return np.concatenate([filled, np.diff(filled, axis=2), summary], axis=2).reshape(len(x), -1)
 
 
 def width(variables: int, length: int) -> int:
@@ -98,7 +131,7 @@ def fit(
         return Boosted(classes, dict(zip(lengths, made, strict=True)))
 
 
-def _fit(wanted: Wanted, x_NVT: NDArray[np.float32], y: NDArray[np.int64], classes: int, seed: int) -> Trees:
+def _fit(wanted: Wanted, x_NVT: NDArray[np.float32], y: NDArray[np.int64], classes: int, seed: int) -> OfLength:
     import lightgbm
 
     settings = {
@@ -115,39 +148,42 @@ def _fit(wanted: Wanted, x_NVT: NDArray[np.float32], y: NDArray[np.int64], class
         "num_threads": 1,
         "verbosity": -1,
     }
-    read = features(x_NVT)
-    booster = lightgbm.train(settings, lightgbm.Dataset(read, y), wanted.rounds)
-    return trees.parse(booster.model_to_string(), read.shape[1], f"multiclass num_class:{classes}", classes)
+    read_NM = features(x_NVT)
+    booster = lightgbm.train(settings, lightgbm.Dataset(read_NM, y), wanted.rounds)
+    made = trees.parse(booster.model_to_string(), read_NM.shape[1], f"multiclass num_class:{classes}", classes)
+    return OfLength(made, np.median(read_NM, axis=0))
 
 
 def plan_note(
     wanted: Wanted, x_NVT: NDArray[np.float32], y: NDArray[np.int64], lengths: Sequence[int], classes: int
 ) -> str:
     """How long `fit` will take, by a few rounds at the middle length."""
-    few = wanted.model_copy(update={"rounds": min(wanted.rounds, TRIED)})
-    middle = lengths[len(lengths) // 2]
-    once = seconds(lambda: _fit(few, x_NVT[:, :, :middle], y, classes, 0), torch.device("cpu"))
-    took = once * wanted.rounds / few.rounds * len(lengths) / min(os.cpu_count() or 1, len(lengths))
-    return f"after training, trees for {len(lengths)} lengths are grown on the CPU: about {duration(took)}"
+    x_NVT = x_NVT[:, :, : lengths[len(lengths) // 2]]
+
+    def took(rounds: int) -> float:
+        few = wanted.model_copy(update={"rounds": rounds})
+        return seconds(lambda: _fit(few, x_NVT, y, classes, 0), torch.device("cpu"))
+
+    took(1)  # loads LightGBM
+    first, second = (took(rounds) for rounds in TRIED)
+    each = (second - first) / (TRIED[1] - TRIED[0])
+    once = first + max(each, 0) * (wanted.rounds - TRIED[0])
+    total = once * len(lengths) / min(os.cpu_count() or 1, len(lengths))
+    return f"after training, trees for {len(lengths)} lengths are grown on the CPU: about {duration(total)}"
 
 
 def load(path: Path, variables: int, classes: int, lengths: Sequence[int]) -> Boosted:
     """What `Boosted.save` wrote. Raises UserError where it is not there, is damaged, or is of another model."""
+    again = "train the model again, or pull it again"
+    if not path.is_file():
+        raise UserError(f"{path}: is missing; {again}")
     tensors = tensorfile.read(path)[0]
+    made = {}
     try:
-        made = {}
         for length in lengths:
-            arrays = {name: tensors[f"{length}.{name}"].numpy().astype(_KINDS[name]) for name in STORED}
-            of_length = Trees(**arrays)
-            of_length.check(width(variables, length))
-            if len(of_length) % classes:
-                raise ValueError(f"{len(of_length)} trees are not as many for each of {classes} classes")
-            made[length] = of_length
+            arrays = {name: tensors[f"{length}.{name}"].numpy().astype(used) for name, (_, used) in STORED.items()}
+            made[length] = OfLength(Trees(**arrays), tensors[f"{length}.usual"].numpy())
+            made[length].check(width(variables, length), classes)
     except (KeyError, ValueError, IndexError, TypeError) as error:
-        raise UserError(
-            f"{path}: is damaged, or of another model ({error}); train the model again, or pull it again"
-        ) from error
+        raise UserError(f"{path}: is damaged, or of another model ({error}); {again}") from error
     return Boosted(classes, made)
-
-
-_KINDS = {field.name: {"?": np.bool_, "f8": np.float64}.get(STORED[field.name], np.int64) for field in fields(Trees)}

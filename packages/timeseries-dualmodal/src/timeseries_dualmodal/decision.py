@@ -42,10 +42,9 @@ class Decided:
         share: float = 0.0,
     ) -> Decided:
         """From probabilities as the model gives them, after each length; raises as `stopping.fit`."""
-        temperatures = temperature.fit(p_NLK, y)
-        p_NLK = temperature.apply(p_NLK, temperatures)
-        rule = stopping.fit(settings, p_NLK, y, lengths, steps, groups)
-        return cls(share, temperatures, weighing.fit(p_NLK), rule)
+        temperatures, weights_LK = answering(p_NLK, y)
+        rule = stopping.fit(settings, temperature.apply(p_NLK, temperatures), y, lengths, steps, groups)
+        return cls(share, temperatures, weights_LK, rule)
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -82,6 +81,12 @@ class Decided:
         if not 0 <= share <= 1:
             raise ValueError("trees must be a share from 0 to 1")
         return cls(share, temperatures, weights_LK, rule)
+
+
+def answering(p_NLK: Floats, y: NDArray[np.int64]) -> tuple[tuple[float, ...], Floats]:
+    """Temperatures of the lengths, and weights (L, K) for the answers that macro-F1 wants."""
+    temperatures = temperature.fit(p_NLK, y)
+    return temperatures, weighing.fit(temperature.apply(p_NLK, temperatures))
 
 
 def share(networks_NLK: Floats, trees_NLK: Floats, y: NDArray[np.int64]) -> float:

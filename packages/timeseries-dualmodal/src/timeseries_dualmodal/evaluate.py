@@ -19,6 +19,7 @@ from shared_core.runtime import Runtime
 from timeseries_dualmodal import (
     baselines,
     costs,
+    decision,
     division,
     drawings,
     earliness,
@@ -27,6 +28,7 @@ from timeseries_dualmodal import (
     stopping,
     subject,
     tables,
+    temperature,
     train,
 )
 from timeseries_dualmodal.config import Config, EvaluateOptions
@@ -37,19 +39,23 @@ from timeseries_dualmodal.subject import Trained
 
 Evaluation = dict[str, Any]
 BY_LENGTH = "Macro-F1 after each number of steps"
-UNCALIBRATED = "training has not finished: probabilities are not calibrated and there is no stopping rule"
+UNCALIBRATED = (
+    "training has not finished: these are the networks' likeliest classes, without trees, calibration, answers that "
+    "macro-F1 wants, and stopping rule"
+)
 COSTS = (
     "the cost of an answer is 1 where it is wrong, plus the price of waiting times the share of the season that it "
     "waited for; for each price a rule, and the best fixed time beside it, are fitted on validation series"
 )
 CHOSEN_HERE = (
-    "checkpoint, temperatures, stopping rule and best baseline were chosen on these series: their numbers are too good"
+    "checkpoint, share of the trees, temperatures, answers that macro-F1 wants, stopping rule and best baseline were "
+    "chosen on these series: their numbers are too good"
 )
 MOST_GROUPS = 30  # values of a group column in a table
-MEAN = (
-    "macro_f1 is the mean over the lengths of the table “{}”; every length counts alike. The model's answers are there "
-    "those that macro-F1 wants, often a rarer class than the likeliest (`predict --answers macro_f1`); accuracy, costs "
-    "and the stopping rule are about the likeliest one"
+MEAN = "macro_f1 is the mean over the lengths of the table “{}”; every length counts alike"
+WANTED = (
+    "macro-F1 is of the answers that it wants, often a rarer class than the likeliest (`predict --answers macro_f1`); "
+    "the baselines weigh the classes in training instead. Accuracy, costs and decisions are of the likeliest class"
 )
 
 
@@ -70,7 +76,8 @@ def run(app: App, config: Config, options: EvaluateOptions) -> int:
     if who.decided is not None and options.split != "val":
         val = material.part("val")
         of_val = who.parts(val.x, who.lengths)
-        add_parts(about, who, every, {name: alone(who, of_val[name], val, parts[name], series) for name in parts})
+        if len(parts) > 1:
+            add_parts(about, who, every, {name: alone(who, of_val[name], val, parts[name], series) for name in parts})
         add_costs(about, who, decided(who, who.decided, who.together(of_val), val), every, series.steps)
     records.write_evaluation(who.run, options.split, about)
     print(report.write([who.run.path], headline=app.headline))
@@ -105,9 +112,9 @@ def decided(who: Trained, how: Decided | None, p_NLK: np.ndarray, series: Series
 def alone(who: Trained, val_NLK: np.ndarray, val: SeriesSet, p_NLK: np.ndarray, series: SeriesSet) -> Outcome:
     """What a part of a model would answer alone, with temperatures and weights of its own."""
     assert val.y is not None
-    groups = division.sources(val, who.config.split)
-    how = Decided.fit(who.config.decision, val_NLK, val.y, who.lengths, val.steps, groups)
-    return decided(who, how, p_NLK, series)
+    temperatures, weights_LK = decision.answering(val_NLK, val.y)
+    found = outcome_of(who.config, who.lengths, temperature.apply(p_NLK, temperatures), series)
+    return replace(found, weights_LK=weights_LK)
 
 
 def beside(config: Config, material: train.Material, split: str) -> dict[str, tuple[Outcome, Outcome]]:
@@ -129,7 +136,7 @@ def evaluate(
 ) -> Evaluation:
     """Metrics, baselines, tables and figures of one split, in the form of `records.write_evaluation`.
 
-    `every`: what the model answers to these series (`ask`).
+    `every`: what the model answers to these series (`decided`).
     """
     shown = who.config.evaluation.reported(series.steps)
     model, rest = every.at(shown), {name: of_split for name, (_, of_split) in others.items()}
@@ -143,7 +150,7 @@ def evaluate(
         "baselines": {tables.named(name): _baseline(name, model, other) for name, other in rest.items()},
         "tables": {BY_LENGTH: tables.by_length(model, rest, best), **_tables(model, curve, series, shown)},
         "figures": _figures(who, model, rest, series, split),
-        "notes": [MEAN.format(BY_LENGTH), *_notes(curve, best)],
+        "notes": [MEAN.format(BY_LENGTH), *([] if who.decided is None else [WANTED]), *_notes(curve, best)],
     }
     if split == "val":
         about["notes"].append(CHOSEN_HERE)
@@ -247,9 +254,8 @@ def _add_decisions(
 
 
 def add_parts(about: Evaluation, who: Trained, every: Outcome, parts: Mapping[str, Outcome]) -> None:
-    """What networks and trees are worth alone, where the model is both."""
-    if len(parts) < 2 or who.decided is None:
-        return
+    """What networks and trees are worth alone."""
+    assert who.decided is not None
     shown = who.config.evaluation.reported(len(who.about.times))
     of_shown = {f"{name} alone": one.at(shown) for name, one in parts.items()}
     about["tables"]["Networks and trees"] = tables.parts(every.at(shown), of_shown)

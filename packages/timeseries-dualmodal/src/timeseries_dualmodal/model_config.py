@@ -149,8 +149,8 @@ class Loss(Section):
         0.0,
         ge=0,
         le=1,
-        description="power of (1 / frequency) that weights classes: 0 none, 1 balanced; where decision.answers is "
-        "macro_f1, rare classes are taken care of afterwards",
+        description="power of (1 / frequency) that weights classes: 0 none, 1 balanced. Macro-F1 has answers of its "
+        "own, found after training, and wants probabilities as they are",
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     early_weight: float = Field(

@@ -38,7 +38,8 @@ def complete(run: RunDir) -> None:
     material = train.Material.load(config)
     about = Description.of(material.part("train"), config.loss.also, material.fingerprint)
     _write(run.path / FOLDER / SERIES, about.as_dict())
-    who = subject.of_run(run, config, "best", Runtime.start(config.runtime, config.seed).device)
+    # a run that was trained further has old ones: those must not answer
+    who = subject.of_run(run, config, "best", Runtime.start(config.runtime, config.seed).device, fitted=False)
     val, lengths = material.part("val"), who.lengths
     assert val.y is not None
     p_NLK, share = who.probabilities(val.x, lengths), 0.0
@@ -99,9 +100,9 @@ def decided(run: RunDir) -> Decided | None:
     return _read(path, Decided.from_dict) if path.is_file() else None
 
 
-def trees(run: RunDir, about: Description, found: Decided) -> Boosted | None:
-    """The trees of a run, where they count. Raises UserError where the file is not there or is damaged."""
-    if not found.share:
+def trees(run: RunDir, config: Config, about: Description, found: Decided) -> Boosted | None:
+    """The trees of a run that wants some. Raises UserError where the file is not there or is damaged."""
+    if not config.model.trees.rounds:
         return None
     return boosting.load(run.path / FOLDER / TREES, len(about.variables), len(about.classes), found.lengths)
 
@@ -117,4 +118,6 @@ def _read(path: Path, make: Callable[[dict[str, Any]], T]) -> T:
     except OSError as error:
         raise files.explain(error, path) from error
     except (UserError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: is damaged ({error}); train the model again, or pull it again") from error
+        raise UserError(
+            f"{path}: is damaged or of another version ({error}); train the model again, or pull it again"
+        ) from error

@@ -171,7 +171,7 @@ def fit(
         lengths: the L lengths, ascending.
         steps: of the whole season; at least the last length.
         groups: (N,) where each comes from: where a rule is tried on series left out of a fit, so are those of the same
-            group.
+            group, if there are 5 groups.
 
     Raises:
         UserError: too few validation series for `hold`.

@@ -39,7 +39,7 @@ class Trained:
     eyes: Eyes | None
     device: torch.device
     decided: Decided | None  # what is made of probabilities; None where training has not finished
-    trees: Boosted | None  # beside the networks; None where they do not count
+    trees: Boosted | None  # beside the networks
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -57,7 +57,7 @@ class Trained:
         return decision.mixed(parts[NETWORKS], parts[TREES], self.decided.share)
 
     def parts(self, x_NVT: NDArray[np.float32], lengths: tuple[int, ...]) -> dict[str, NDArray[np.float64]]:
-        """What `NETWORKS` and, where they count, `TREES` say alone."""
+        """What `NETWORKS` and, where there are some, `TREES` say alone."""
         found = {NETWORKS: self._of_networks(x_NVT, lengths)}
         return found if self.trees is None else {**found, TREES: self.trees.proba(x_NVT, lengths)}
 
@@ -76,14 +76,17 @@ def find(app: App, config: Config, options: RunOptions, device: torch.device) ->
     return of_run(runs.locate(app, config, options), config, options.checkpoint, device)
 
 
-def of_run(run: RunDir, config: Config, checkpoint: str, device: torch.device) -> Trained:
-    """The model that a run of this configuration has come to; raises as `find`."""
+def of_run(run: RunDir, config: Config, checkpoint: str, device: torch.device, fitted: bool = True) -> Trained:
+    """The model that a run of this configuration has come to; raises as `find`.
+
+    `fitted`: with what was fitted after training, if it was.
+    """
     path = runs.checkpoint(run, checkpoint)
     about = saved.describe(run, config)
     model = train.build_model(config, about)
     weights.load_strictly(model, weights.load_weights(path), path)
     model = model.to(device).eval()
     eyes = train.eyes_of(config, model, about) if config.model.sees else None
-    decided = saved.decided(run)
-    trees = None if decided is None else saved.trees(run, about, decided)
+    decided = saved.decided(run) if fitted else None
+    trees = None if decided is None else saved.trees(run, config, about, decided)
     return Trained(run, path.name, config, about, model, eyes, device, decided, trees)

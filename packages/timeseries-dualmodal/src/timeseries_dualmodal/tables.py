@@ -42,7 +42,7 @@ def parts(model: Outcome, alone: Mapping[str, Outcome]) -> Rows:
     ]
     mean: dict[str, Any] = {"steps": "mean", MODEL: model.mean_macro_f1().as_dict()}
     mean |= {name: part.mean_macro_f1().as_dict() for name, part in alone.items()}
-    less: dict[str, Any] = {"steps": "model less it", MODEL: ""}
+    less: dict[str, Any] = {"steps": "gain of both", MODEL: ""}
     less |= {name: model.mean_less(part).as_dict() for name, part in alone.items()}
     return [*rows, mean, less]
 

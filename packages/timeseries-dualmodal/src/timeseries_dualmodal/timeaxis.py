@@ -71,7 +71,8 @@ def calendar_days(dates: Dates, begins: Dates) -> NDArray[np.float64]:
 
 
 def leap_calendar_days(dates: Dates, begins: Dates) -> NDArray[np.float64]:
-    """As `calendar_days`, in years of 366 days: where a model learned from the dates of a leap year, others join it."""
+    """As `calendar_days`, in years of 366 days: where a model learned from the dates of a leap year, those of others
+    join it, as long as seasons do not go on past December."""
     months, inside = _months(dates)
     before = np.cumsum([0, 31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30])[months]
     return 366 * _years(dates, begins) + before + inside

@@ -20,11 +20,13 @@ from timeseries_dualmodal import (
     answers,
     boosting,
     curriculum,
+    decision,
     division,
     embeddingsets,
     losses,
     picturesets,
     prepare,
+    temperature,
     weighing,
 )
 from timeseries_dualmodal.config import Config
@@ -156,7 +158,8 @@ class EarlyTask(Task):
         assert self.val.y is not None
         y_N = torch.from_numpy(self.val.y)
         p_NLC = logits_NLC.double().softmax(dim=-1).numpy()
-        answers_NL = weighing.answers(p_NLC, weighing.fit(p_NLC))
+        temperatures, weights_LC = decision.answering(p_NLC, self.val.y)
+        answers_NL = weighing.answers(temperature.apply(p_NLC, temperatures), weights_LC)
         found: dict[str, float] = {}
         for index, length in enumerate(lengths):
             found[f"val/macro_f1_{length}"] = multiclass.macro_f1(

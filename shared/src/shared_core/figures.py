@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A6D3B", "#555555")
 INK, GRID = "#30363d", "#d8dde3"
 WIDTH = 5.2  # inches: 780 pixels at 150 dpi
+MANY = 4  # lines; the names of more stand beside the panel, where they hide none
 DPI = 150
 _STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -111,7 +112,10 @@ def curves(
         axes.set_xlabel(x)
         if log and math.isfinite(axes.dataLim.minposy):  # there is a positive value
             axes.set_yscale("log")
-        if len(keys) * len(runs) > 1:
+        named = len(keys) if "" in runs else len(runs)
+        if named > MANY:
+            axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
+        elif len(keys) * len(runs) > 1:
             axes.legend(loc="best", fontsize=9)
         if not keys:
             axes.text(0.5, 0.5, "nothing logged yet", ha="center", transform=axes.transAxes)

@@ -113,6 +113,27 @@ def test_gaps_that_training_never_had_are_no_zeros() -> None:
     np.testing.assert_allclose(made.proba(never, (T,))[:, 0], 0.5, atol=0.45)
 
 
+def test_of_many_series_some_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = series()
+    few = WANTED.model_copy(update={"series": 90})
+    seen: list[int] = []
+    grow = boosting._fit
+    monkeypatch.setattr(
+        boosting, "_fit", lambda wanted, x_NVT, *rest: seen.append(len(x_NVT)) or grow(wanted, x_NVT, *rest)
+    )
+    first, again, other = (boosting.fit(few, x, y, (3,), K, seed).proba(x, (3,)) for seed in (0, 0, 1))
+    assert seen == [90, 90, 90]
+    assert np.array_equal(first, again) and not np.array_equal(first, other)
+
+
+def test_blocks_of_rows_answer_as_one(grown: Boosted, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = series(1)[0]
+    whole = grown.proba(x, LENGTHS)
+    monkeypatch.setattr(boosting, "ROWS", 7)
+    assert np.array_equal(grown.proba(x, LENGTHS), whole)
+    assert grown.proba(x[:0], LENGTHS).shape == (0, len(LENGTHS), K)
+
+
 def test_the_plan_extrapolates_rounds_and_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
     """A round takes 2 s here, what comes before 1 s, and loading LightGBM a minute."""
     took, began = iter([60.0, 1 + 2 * 3.0, 1 + 2 * 9.0]), []

@@ -23,9 +23,11 @@ from shared_core import files, tensorfile, trees
 from shared_core.errors import UserError
 from shared_core.measured import seconds
 from shared_core.progress import duration
+from shared_core.seeds import derive
 from shared_core.trees import Trees
 from timeseries_dualmodal.model_config import Trees as Wanted
 
+ROWS = 4_096  # series whose features are there at once
 SUMMARY = 7  # features of a variable beside its values and their changes
 TRIED = (3, 9)  # rounds that say how long all will take
 # of `Trees`: how it is stored, and what it is in use
@@ -76,8 +78,11 @@ class Boosted:
     def _proba(self, x_NVT: NDArray[np.float32], of_length: OfLength) -> NDArray[np.float64]:
         from scipy.special import softmax
 
-        each_NR = of_length.scores(features(x_NVT))
-        proba: NDArray[np.float64] = softmax(each_NR.reshape(len(x_NVT), -1, self.classes).sum(axis=1), axis=1)
+        parts = [of_length.scores(features(x_NVT[start : start + ROWS])) for start in range(0, len(x_NVT), ROWS)]
+        each_NR = np.concatenate(parts) if parts else np.empty((0, len(of_length.made)))
+        proba: NDArray[np.float64] = softmax(
+            each_NR.reshape(len(x_NVT), len(of_length.made) // self.classes, self.classes).sum(axis=1), axis=1
+        )
         return proba
 
     def save(self, path: Path) -> None:
@@ -126,9 +131,20 @@ def fit(
         x_NVT: training series, NaN where a value is missing.
         y: (N,) in 0..classes-1.
     """
+    x_NVT, y = _some(wanted, x_NVT, y, seed)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         made = pool.map(lambda length: _fit(wanted, x_NVT[:, :, :length], y, classes, seed), lengths)
         return Boosted(classes, dict(zip(lengths, made, strict=True)))
+
+
+def _some(
+    wanted: Wanted, x_NVT: NDArray[np.float32], y: NDArray[np.int64], seed: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The series that trees learn from."""
+    if len(y) <= wanted.series:
+        return x_NVT, y
+    rows = np.sort(np.random.default_rng(derive(seed, "trees")).choice(len(y), wanted.series, replace=False))
+    return x_NVT[rows], y[rows]
 
 
 def _fit(wanted: Wanted, x_NVT: NDArray[np.float32], y: NDArray[np.int64], classes: int, seed: int) -> OfLength:
@@ -158,7 +174,7 @@ def plan_note(
     wanted: Wanted, x_NVT: NDArray[np.float32], y: NDArray[np.int64], lengths: Sequence[int], classes: int
 ) -> str:
     """How long `fit` will take, by a few rounds at the middle length."""
-    x_NVT = x_NVT[:, :, : lengths[len(lengths) // 2]]
+    x_NVT, y = _some(wanted, x_NVT[:, :, : lengths[len(lengths) // 2]], y, 0)
 
     def took(rounds: int) -> float:
         few = wanted.model_copy(update={"rounds": rounds})

@@ -94,6 +94,7 @@ class Trees(Section):
     min_leaf: int = Field(10, ge=1, description="fewest training series in a leaf")
     l2: float = Field(5.0, ge=0, description="penalty on the leaves' values")
     extra: bool = Field(True, description="one threshold drawn for each feature instead of the best of all")
+    series: int = Field(20_000, ge=50, description="most training series that they learn from; of more, some are drawn")
 
 
 class Model(Section):

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from shared_core import records
+from shared_core.errors import UserError
 from shared_core.records import RunDir
 from shared_core.runtime import Runtime
 from timeseries_dualmodal import prepare, saved, stopping, subject, train
@@ -128,6 +129,22 @@ def test_completing_twice_changes_nothing(home: Path, tmp_path: Path) -> None:
     saved.complete(copy)
     assert {path.name: path.read_bytes() for path in copy.preprocessing.iterdir()} == before
     assert "trees.safetensors" in before
+
+
+def test_a_flag_does_not_take_the_trees_from_a_trained_run(home: Path, tmp_path: Path) -> None:
+    for name, flags in (("plain", ()), ("without", ("--model.trees.rounds", "0"))):
+        assert run(home, "predict", "--out", str(tmp_path / name), *flags) == 0
+    assert (tmp_path / "plain").read_text() == (tmp_path / "without").read_text()
+
+
+def test_trees_that_count_must_be_there(home: Path, tmp_path: Path) -> None:
+    copy = RunDir(Path(shutil.copytree(of_run(home), tmp_path / "again")))
+    (copy.preprocessing / "trees.safetensors").unlink()
+    who = trained(home)
+    assert who.decided is not None
+    assert saved.trees(copy, who.about, replace(who.decided, share=0.0)) is None
+    with pytest.raises(UserError, match="is missing; train the model again, or pull it again"):
+        saved.trees(copy, who.about, replace(who.decided, share=0.5))
 
 
 def test_without_trees_only_networks_answer(home: Path) -> None:

@@ -100,11 +100,12 @@ def decided(run: RunDir) -> Decided | None:
     return _read(path, Decided.from_dict) if path.is_file() else None
 
 
-def trees(run: RunDir, config: Config, about: Description, found: Decided) -> Boosted | None:
-    """The trees of a run that wants some. Raises UserError where the file is not there or is damaged."""
-    if not config.model.trees.rounds:
+def trees(run: RunDir, about: Description, found: Decided) -> Boosted | None:
+    """The trees of a run that has some. Raises UserError where they count and are not there, or are damaged."""
+    path = run.path / FOLDER / TREES
+    if not found.share and not path.is_file():
         return None
-    return boosting.load(run.path / FOLDER / TREES, len(about.variables), len(about.classes), found.lengths)
+    return boosting.load(path, len(about.variables), len(about.classes), found.lengths)
 
 
 def _write(path: Path, data: dict[str, Any]) -> None:

@@ -88,5 +88,5 @@ def of_run(run: RunDir, config: Config, checkpoint: str, device: torch.device, f
     model = model.to(device).eval()
     eyes = train.eyes_of(config, model, about) if config.model.sees else None
     decided = saved.decided(run) if fitted else None
-    trees = None if decided is None else saved.trees(run, config, about, decided)
+    trees = None if decided is None else saved.trees(run, about, decided)
     return Trained(run, path.name, config, about, model, eyes, device, decided, trees)

@@ -19,7 +19,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,7 @@ import torch
 from shared_core import files, records, runs
 from shared_core.intervals import Estimate, Floats, Resamples
 from shared_core.multiclass import MacroF1
-from timeseries_dualmodal import baselines, decision, division, evaluate, outcome, subject, tables, temperature, train
+from timeseries_dualmodal import baselines, division, evaluate, outcome, subject, tables, train
 from timeseries_dualmodal.__main__ import APP
 from timeseries_dualmodal.config import Config
 from timeseries_dualmodal.outcome import Outcome
@@ -36,7 +36,6 @@ from timeseries_dualmodal.outcome import Outcome
 MODEL = "model"
 LIKELIEST = "its likeliest class"
 ALIKE = ", weighed"
-OURS = (MODEL, LIKELIEST, subject.NETWORKS, subject.TREES)
 
 
 @dataclass(frozen=True)
@@ -47,6 +46,12 @@ class Judged:
     rows: np.ndarray  # (N,) of the prepared set
     test: dict[str, Outcome]
     val: dict[str, Outcome]
+
+
+def shown_names(config: Config) -> tuple[str, ...]:
+    """Who stands in the table, in its order."""
+    parts = (subject.NETWORKS, subject.TREES) if config.model.trees.rounds else (subject.NETWORKS,)
+    return (MODEL, LIKELIEST, *parts, *baselines.NAMES)
 
 
 def splits(config: Config, seeds: Sequence[int], column: str | None) -> dict[str, Config]:
@@ -74,15 +79,12 @@ def judge(name: str, config: Config) -> Judged:
     kept = run.path / "predictions" / "repeated.npz"
     if not kept.exists():
         _ask(config, run, material, lengths, kept)
-    names = (*OURS, *baselines.NAMES)
+    names = shown_names(config)
     p = files.read_npz(kept, [f"{part}_{who}" for part in ("val", "test") for who in names])
     y = {part: material.part(part).y for part in ("val", "test")}
     val, test = ({who: Outcome(lengths, p[f"{part}_{who}"], y[part]) for who in names} for part in ("val", "test"))
     for who in baselines.NAMES:
-        temperatures, weights_LK = decision.answering(val[who].p_NLK, val[who].y)
-        for of_part in (val, test):
-            calibrated_NLK = temperature.apply(of_part[who].p_NLK, temperatures)
-            of_part[who + ALIKE] = replace(of_part[who], p_NLK=calibrated_NLK, weights_LK=weights_LK)
+        val[who + ALIKE], test[who + ALIKE] = (outcome.answering(val[who], of_part[who]) for of_part in (val, test))
     return Judged(name, material.parts["test"], test, val)
 
 
@@ -94,12 +96,12 @@ def _ask(config: Config, run: records.RunDir, material: train.Material, lengths:
     of_val = who.parts(val.x, who.lengths)
     for part in ("val", "test"):
         series = material.part(part)
-        said = who.parts(series.x, who.lengths)
-        found = {MODEL: evaluate.decided(who, who.decided, who.together(said), series)}
-        found |= {name: evaluate.alone(who, of_val[name], val, said[name], series) for name in said}
-        for name in OURS:
-            one = found.get(name, found[MODEL]).at(lengths)
-            p[f"{part}_{name}"] = one.p_NLK if name == LIKELIEST else one.p_NLK * one.weights_LK
+        said = of_val if part == "val" else who.parts(series.x, who.lengths)
+        whole = evaluate.decided(who, who.together(said), series).at(lengths)
+        p[f"{part}_{MODEL}"], p[f"{part}_{LIKELIEST}"] = whole.p_NLK * whole.weights_LK, whole.p_NLK
+        for name in said:
+            one = evaluate.alone(who, of_val[name], val, said[name], series).at(lengths)
+            p[f"{part}_{name}"] = one.p_NLK * one.weights_LK
         p |= {f"{part}_{name}": of_name.proba(series.x) for name, of_name in made.items()}
     with files.atomic_path(kept) as temporary, temporary.open("wb") as stream:
         np.savez_compressed(stream, **p)
@@ -143,7 +145,7 @@ def main() -> None:
     series, lengths = train.Material.load(config).series, judged[0].test[MODEL].lengths
     groups, unit = division.sources(series, config.split), config.split.by or "groups"
     resamples = Resamples(len(series), groups=groups, unit=unit)
-    names = (*OURS, *baselines.NAMES)
+    names = shown_names(config)
     print(f"{len(judged)} splits ({', '.join(one.name for one in judged)})")
     print(f"| steps | {' | '.join(tables.named(name) for name in names)} | model less the best baseline |")
     print("|---:|" + "---:|" * len(names) + "---|")

@@ -135,7 +135,7 @@ def evaluated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     )
 
     def of(split: str) -> dict[str, Any]:
-        every = evaluate.decided(who, decided, probabilities(given), given)
+        every = evaluate.decided(who, probabilities(given), given)
         about = evaluate.evaluate(who, given, every, {"random_forest": (answered(2), answered(3))}, split)
         evaluate.add_parts(about, who, every, {"networks": answered(4), "trees": answered(5)})
         evaluate.add_costs(about, who, every, every, given.steps)

@@ -18,6 +18,7 @@ import numpy as np
 
 from shared_core.errors import UserError
 from timeseries_dualmodal import kernels
+from timeseries_dualmodal.series import forward_filled
 
 TREES = 300
 ROUNDS = 150  # of boosting
@@ -126,7 +127,7 @@ def fit_all(
 
 def step_means(x_NVT: np.ndarray) -> np.ndarray:
     """Mean (V, T) of every step after forward filling; a step no row has a value for gets the variable's, or 0."""
-    filled_NVT = _forward_filled(x_NVT)
+    filled_NVT = forward_filled(x_NVT)
     there_NVT = ~np.isnan(filled_NVT)
     sums_VT, counts_VT = np.where(there_NVT, filled_NVT, 0.0).sum(axis=0), there_NVT.sum(axis=0)
     of_variable_V1 = sums_VT.sum(axis=1, keepdims=True) / np.maximum(counts_VT.sum(axis=1, keepdims=True), 1)
@@ -135,14 +136,8 @@ def step_means(x_NVT: np.ndarray) -> np.ndarray:
 
 def fill(x_NVT: np.ndarray, means_VT: np.ndarray) -> np.ndarray:
     """Gaps filled by the last value before, leading ones by `means_VT`: float64 (N, V, T) without NaN."""
-    filled_NVT = _forward_filled(x_NVT)
+    filled_NVT = forward_filled(x_NVT)
     return np.where(np.isnan(filled_NVT), means_VT, filled_NVT)
-
-
-def _forward_filled(x_NVT: np.ndarray) -> np.ndarray:
-    step_NVT = np.where(np.isnan(x_NVT), 0, np.arange(x_NVT.shape[2]))
-    last_NVT = np.maximum.accumulate(step_NVT, axis=2)  # the newest step with a value; 0 where there is none yet
-    return np.take_along_axis(x_NVT, last_NVT, axis=2).astype(np.float64)
 
 
 def _prefix(x_NVT: np.ndarray, length: int) -> np.ndarray:

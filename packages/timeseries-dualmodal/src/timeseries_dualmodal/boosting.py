@@ -26,6 +26,7 @@ from shared_core.progress import duration
 from shared_core.seeds import derive
 from shared_core.trees import Trees
 from timeseries_dualmodal.model_config import Trees as Wanted
+from timeseries_dualmodal.series import forward_filled
 
 ROWS = 4_096  # series whose features are there at once
 SUMMARY = 7  # features of a variable beside its values and their changes
@@ -104,10 +105,8 @@ def features(x_NVT: NDArray[np.float32]) -> Features:
     the smallest, their mean, their range, how far the last lies below the largest and above the smallest; and how many
     are known.
     """
-    x = x_NVT.astype(np.float64)
+    x, filled = x_NVT.astype(np.float64), forward_filled(x_NVT)
     known = ~np.isnan(x)
-    newest = np.maximum.accumulate(np.where(known, np.arange(x.shape[2]), 0), axis=2)
-    filled = np.take_along_axis(x, newest, axis=2)
     high, low, last = np.fmax.reduce(x, axis=2), np.fmin.reduce(x, axis=2), filled[:, :, -1]
     count = known.sum(axis=2)
     # summed in order: other ways depend on the number of rows

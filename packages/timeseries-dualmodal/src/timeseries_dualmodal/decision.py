@@ -94,10 +94,10 @@ def share(networks_NLK: Floats, trees_NLK: Floats, y: NDArray[np.int64]) -> floa
     neither has learned from, all lengths together."""
     true = np.arange(len(y))[:, None], np.arange(networks_NLK.shape[1]), y[:, None]
     networks_NL, trees_NL = networks_NLK[true], trees_NLK[true]
-    losses = [-np.log(np.maximum((1 - s) * networks_NL + s * trees_NL, temperature.FLOOR)).mean() for s in SHARES]
+    losses = [-np.log(np.maximum(mixed(networks_NL, trees_NL, s), temperature.FLOOR)).mean() for s in SHARES]
     return float(SHARES[int(np.argmin(losses))])
 
 
-def mixed(networks_NLK: Floats, trees_NLK: Floats, share: float) -> Floats:
-    """What both say together."""
-    return (1 - share) * networks_NLK + share * trees_NLK
+def mixed(networks: Floats, trees: Floats, share: float) -> Floats:
+    """What both say together: probabilities of one shape."""
+    return (1 - share) * networks + share * trees

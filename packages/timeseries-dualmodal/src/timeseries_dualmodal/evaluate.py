@@ -19,7 +19,6 @@ from shared_core.runtime import Runtime
 from timeseries_dualmodal import (
     baselines,
     costs,
-    decision,
     division,
     drawings,
     earliness,
@@ -28,7 +27,6 @@ from timeseries_dualmodal import (
     stopping,
     subject,
     tables,
-    temperature,
     train,
 )
 from timeseries_dualmodal.config import Config, EvaluateOptions
@@ -71,14 +69,14 @@ def run(app: App, config: Config, options: EvaluateOptions) -> int:
     others = beside(config, material, options.split) if options.baselines else {}
     message(f"asking the model after {len(who.lengths)} lengths about {len(series):,} series")
     parts = who.parts(series.x, who.lengths)
-    every = decided(who, who.decided, who.together(parts), series)
+    every = decided(who, who.together(parts), series)
     about = evaluate(who, series, every, others, options.split)
     if who.decided is not None and options.split != "val":
         val = material.part("val")
         of_val = who.parts(val.x, who.lengths)
         if len(parts) > 1:
             add_parts(about, who, every, {name: alone(who, of_val[name], val, parts[name], series) for name in parts})
-        add_costs(about, who, decided(who, who.decided, who.together(of_val), val), every, series.steps)
+        add_costs(about, who, decided(who, who.together(of_val), val), every, series.steps)
     records.write_evaluation(who.run, options.split, about)
     print(report.write([who.run.path], headline=app.headline))
     return 0
@@ -101,20 +99,18 @@ def outcome_of(config: Config, lengths: tuple[int, ...], p_NLK: np.ndarray, seri
     return Outcome(lengths, p_NLK, series.y, groups, config.split.by or "groups")
 
 
-def decided(who: Trained, how: Decided | None, p_NLK: np.ndarray, series: SeriesSet) -> Outcome:
+def decided(who: Trained, p_NLK: np.ndarray, series: SeriesSet) -> Outcome:
     """The answers that are made of a model's probabilities after all its lengths."""
-    if how is None:
+    if who.decided is None:
         return outcome_of(who.config, who.lengths, p_NLK, series)
-    found = outcome_of(who.config, who.lengths, how.calibrated(p_NLK), series)
-    return replace(found, weights_LK=how.weights_LK)
+    found = outcome_of(who.config, who.lengths, who.decided.calibrated(p_NLK), series)
+    return replace(found, weights_LK=who.decided.weights_LK)
 
 
 def alone(who: Trained, val_NLK: np.ndarray, val: SeriesSet, p_NLK: np.ndarray, series: SeriesSet) -> Outcome:
     """What a part of a model would answer alone, with temperatures and weights of its own."""
-    assert val.y is not None
-    temperatures, weights_LK = decision.answering(val_NLK, val.y)
-    found = outcome_of(who.config, who.lengths, temperature.apply(p_NLK, temperatures), series)
-    return replace(found, weights_LK=weights_LK)
+    of_val, found = (outcome_of(who.config, who.lengths, p, part) for p, part in ((val_NLK, val), (p_NLK, series)))
+    return outcome.answering(of_val, found)
 
 
 def beside(config: Config, material: train.Material, split: str) -> dict[str, tuple[Outcome, Outcome]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from shared_core import multiclass
 from shared_core.intervals import Estimate, Floats, Resamples
 from shared_core.multiclass import MacroF1
-from timeseries_dualmodal import weighing
+from timeseries_dualmodal import decision, temperature, weighing
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,12 @@ class Outcome:
     def classes(self) -> int:
         return self.p_NLK.shape[2]
 
-    @property
+    @cached_property
     def likeliest_NL(self) -> NDArray[np.int64]:
         """The answers of which the most are right."""
         return self.p_NLK.argmax(axis=2)
 
-    @property
+    @cached_property
     def answers_NL(self) -> NDArray[np.int64]:
         """The answers that macro-F1 wants."""
         return self.likeliest_NL if self.weights_LK is None else weighing.answers(self.p_NLK, self.weights_LK)
@@ -100,6 +101,12 @@ class _Mean:
     def __call__(self, w_BN: Floats) -> Floats:
         found: Floats = np.mean([part(w_BN) for part in self.parts], axis=0)
         return found
+
+
+def answering(val: Outcome, other: Outcome) -> Outcome:
+    """The answers that macro-F1 wants: plain probabilities, calibrated and weighed by those of validation series."""
+    temperatures, weights_LK = decision.answering(val.p_NLK, val.y)
+    return replace(other, p_NLK=temperature.apply(other.p_NLK, temperatures), weights_LK=weights_LK)
 
 
 def best(of_val: Mapping[str, Outcome]) -> str:

@@ -26,7 +26,7 @@ from timeseries_dualmodal.decision import Decided
 from timeseries_dualmodal.description import Description
 from timeseries_dualmodal.series import SeriesSet
 
-FOLDER, SERIES, TREES, DECISION = "preprocessing", "series.json", "trees.safetensors", "decision.json"
+SERIES, TREES, DECISION = "series.json", "trees.safetensors", "decision.json"
 T = TypeVar("T")
 
 
@@ -37,7 +37,7 @@ def complete(run: RunDir) -> None:
     config = configuration.stored(Config, run.path)
     material = train.Material.load(config)
     about = Description.of(material.part("train"), config.loss.also, material.fingerprint)
-    _write(run.path / FOLDER / SERIES, about.as_dict())
+    _write(run.preprocessing / SERIES, about.as_dict())
     # a run that was trained further has old ones: those must not answer
     who = subject.of_run(run, config, "best", Runtime.start(config.runtime, config.seed).device, fitted=False)
     val, lengths = material.part("val"), who.lengths
@@ -50,14 +50,14 @@ def complete(run: RunDir) -> None:
     message("fitting temperatures, weights of classes and the stopping rule on the validation series")
     groups = division.sources(val, config.split)
     found = Decided.fit(config.decision, p_NLK, val.y, lengths, val.steps, groups, share)
-    _write(run.path / FOLDER / DECISION, found.as_dict())
+    _write(run.preprocessing / DECISION, found.as_dict())
 
 
 def _grow(run: RunDir, config: Config, train: SeriesSet, lengths: tuple[int, ...]) -> Boosted:
     message(f"growing trees for {len(lengths)} lengths")
     assert train.y is not None
     made = boosting.fit(config.model.trees, train.x, train.y, lengths, len(train.classes), config.seed)
-    made.save(run.path / FOLDER / TREES)
+    made.save(run.preprocessing / TREES)
     return made
 
 
@@ -66,7 +66,7 @@ def describe(run: RunDir, config: Config) -> Description:
 
     Raises UserError where neither is there, or the file is damaged.
     """
-    path = run.path / FOLDER / SERIES
+    path = run.preprocessing / SERIES
     if path.is_file():
         return _read(path, Description.from_dict)
     found = train.Material.load(config)
@@ -96,13 +96,13 @@ def material(run: RunDir, config: Config, about: Description) -> train.Material:
 
 def decided(run: RunDir) -> Decided | None:
     """Temperatures and stopping rule of the run; None where its training has not finished."""
-    path = run.path / FOLDER / DECISION
+    path = run.preprocessing / DECISION
     return _read(path, Decided.from_dict) if path.is_file() else None
 
 
 def trees(run: RunDir, about: Description, found: Decided) -> Boosted | None:
     """The trees of a run that has some. Raises UserError where they count and are not there, or are damaged."""
-    path = run.path / FOLDER / TREES
+    path = run.preprocessing / TREES
     if not found.share and not path.is_file():
         return None
     return boosting.load(path, len(about.variables), len(about.classes), found.lengths)

@@ -26,6 +26,13 @@ class Known(Protocol):
     def times(self) -> NDArray[np.float64]: ...
 
 
+def forward_filled(x_NVT: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Gaps take the last value before them; leading ones stay."""
+    step_NVT = np.where(np.isnan(x_NVT), 0, np.arange(x_NVT.shape[2]))
+    last_NVT = np.maximum.accumulate(step_NVT, axis=2)  # the newest step with a value; 0 where there is none yet
+    return np.take_along_axis(x_NVT, last_NVT, axis=2).astype(np.float64)
+
+
 @dataclass(frozen=True)
 class SeriesSet:
     """N series of the same V variables at the same T times; a shorter series ends in missing values."""

@@ -16,7 +16,7 @@ def ends(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     return tuple(torch.randn(4, 3, 5, 5, generator=made, dtype=torch.float64) for _ in range(2))  # type: ignore[return-value]
 
 
-@given(st.floats(0, 0.95), st.integers(0, 99))
+@given(st.floats(0, 0.9), st.integers(0, 99))
 def test_x_and_velocity_say_the_same(t: float, seed: int) -> None:
     x0, x1 = ends(seed)
     t_B = torch.full((4,), t, dtype=torch.float64)
@@ -31,7 +31,7 @@ def test_the_path_has_its_ends_and_is_straight() -> None:
     assert torch.equal(flow.at(x0, x1, zero), x0) and torch.equal(flow.at(x0, x1, one), x1)
     middle = flow.at(x0, x1, one / 2)
     torch.testing.assert_close(middle, (x0 + x1) / 2)
-    assert flow.velocity_of_x(x1, x1 + 1, one).abs().max() == 1 / flow.REST  # bounded at the end
+    assert flow.velocity_of_x(x1, x1 + 1, one).abs().max().item() == pytest.approx(1 / flow.REST)
 
 
 @pytest.mark.parametrize(("method", "order"), [("euler", 1), ("midpoint", 2), ("heun", 2)])
@@ -69,9 +69,9 @@ def test_unknown_solvers_are_refused() -> None:
 def test_a_shift_keeps_ends_and_order_and_can_be_undone(shift: float) -> None:
     t = torch.linspace(0, 1, 50, dtype=torch.float64)
     moved = times.shifted(t, shift)
-    assert moved[0] == 0 and moved[-1] == 1 and (moved.diff() > 0).all()
+    assert moved[0] == 0 and moved[-1].item() == pytest.approx(1) and (moved.diff() > 0).all()
     torch.testing.assert_close(times.shifted(moved, 1 / shift), t)
-    assert ((moved >= t - 1e-12) == (shift >= 1)).all() or shift == 1 or (moved[1:-1] > t[1:-1]).all() == (shift > 1)
+    assert ((moved - t) * (shift - 1) >= -1e-12).all()
 
 
 @settings(deadline=None)

@@ -1,7 +1,7 @@
 """Rectified flow: a straight path from noise to data, and what a network may say about it.
 
-Time runs from 0 (noise) to 1 (data): x_t = t x_1 + (1 - t) x_0 with x_0 normal (Liu et al. 2023, ICLR; Lipman et al. 2023,
-ICLR). Its velocity is v = x_1 - x_0. diffusers counts the other way and steps along x_0 - x_1: negate v for it.
+Time runs from 0 (noise) to 1 (data): x_t = t x_1 + (1 - t) x_0 with x_0 normal (Liu et al. 2023, ICLR; Lipman et al.
+2023, ICLR). Its velocity is v = x_1 - x_0. diffusers counts the other way and steps along x_0 - x_1: negate v for it.
 
 Shapes: B images of any shape; times t_B.
 """

@@ -1,4 +1,6 @@
-"""Classifier-free guidance with two conditions, each with a weight of its own (Ho and Salimans 2022; Brooks et al. 2023).
+"""Classifier-free guidance with two conditions, each with a weight of its own.
+
+Ho and Salimans 2022 (arXiv:2207.12598); Brooks et al. 2023 (CVPR) for two.
 
 Shapes: B images.
 """
@@ -28,7 +30,7 @@ class Guidance:
         return (self.mask, self.text) if self.start <= t <= self.end else (1.0, 1.0)
 
     def passes(self, t: float) -> tuple[tuple[float, bool, bool], ...]:
-        """What must be asked at a time: factor, whether it knows the mask, whether it knows the text. They add up to 1."""
+        """What must be asked at a time: its factor, and whether it knows mask and text. The factors add up to 1."""
         mask, text = self.weights(t)
         wanted = ((1 - mask, False, False), (mask - text, True, False), (text, True, True))
         return tuple(each for each in wanted if each[0])

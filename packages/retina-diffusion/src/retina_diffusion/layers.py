@@ -1,4 +1,4 @@
-"""What NextDiT's blocks are made of (Zhuo et al. 2024, "Lumina-Next"). Parameters have the names of Lumina's checkpoints.
+"""What NextDiT's blocks are made of (Zhuo et al. 2024, "Lumina-Next"), by the names of Lumina's checkpoints.
 
 Shapes: B images, L tokens, S tokens of a caption, D features, C features of the condition.
 """

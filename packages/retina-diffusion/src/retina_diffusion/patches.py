@@ -9,7 +9,7 @@ import torch
 
 
 def of_image(x_BCHW: torch.Tensor, patch: int) -> torch.Tensor:
-    """(B, L, C P P): channels first within a token, as Lumina's embedder wants them. Raises ValueError for odd sizes."""
+    """(B, L, C P P): channels first within a token, as Lumina's embedder wants them. Or ValueError."""
     batch, channels, height, width = x_BCHW.shape
     if height % patch or width % patch:
         raise ValueError(f"{height} x {width} pixels: sides must be multiples of the patch, {patch}")

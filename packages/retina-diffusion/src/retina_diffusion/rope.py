@@ -1,8 +1,8 @@
 """Rotary positions in two dimensions, for any size and aspect ratio (Su et al. 2021; Zhuo et al. 2024, "Lumina-Next").
 
-A head's features are pairs; the even pairs turn with the row, the odd ones with the column. Beyond the size that training
-saw, the frequencies are lowered: early, where the picture's layout is decided, all alike (linear interpolation); later the low
-ones more than the high ones (NTK), which leaves neighbours their distance.
+A head's features are pairs; the even pairs turn with the row, the odd ones with the column. Beyond the size that
+training saw, the frequencies are lowered: early, where the picture's layout is decided, all alike (linear
+interpolation); later the low ones more than the high ones (NTK), which leaves neighbours their distance.
 
 Shapes: H x W tokens, L = H W of them, D features of a head.
 """

@@ -9,7 +9,10 @@ import torch
 
 
 def shifted(t: torch.Tensor, shift: float) -> torch.Tensor:
-    """t moved by s t / (1 + (s - 1) t): above 1 towards data, below 1 towards noise; 0 and 1 stay (Esser et al. 2024, ICML)."""
+    """t moved by s t / (1 + (s - 1) t), towards data by s above 1, towards noise below; 0 and 1 stay.
+
+    Esser et al. 2024 (ICML).
+    """
     return shift * t / (1 + (shift - 1) * t)
 
 

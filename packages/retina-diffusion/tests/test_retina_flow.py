@@ -16,6 +16,7 @@ def ends(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     return tuple(torch.randn(4, 3, 5, 5, generator=made, dtype=torch.float64) for _ in range(2))  # type: ignore[return-value]
 
 
+@settings(deadline=None)
 @given(st.floats(0, 0.9), st.integers(0, 99))
 def test_x_and_velocity_say_the_same(t: float, seed: int) -> None:
     x0, x1 = ends(seed)

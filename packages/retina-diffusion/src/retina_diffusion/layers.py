@@ -1,0 +1,160 @@
+"""What NextDiT's blocks are made of (Zhuo et al. 2024, "Lumina-Next"), by the names of Lumina's checkpoints.
+
+Shapes: B images, L tokens, S tokens of a caption, D features, C features of the condition.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from retina_diffusion import rope
+
+EPS = 1e-5
+WAVES = 256  # features of a time before its embedding
+WIDEST = 1024  # of the condition
+
+
+class TimeEmbedding(nn.Module):
+    """A time in [0, 1] as features."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(WAVES, dim), nn.SiLU(), nn.Linear(dim, dim))
+
+    def forward(self, t_B: torch.Tensor) -> torch.Tensor:
+        half = WAVES // 2
+        frequency = torch.exp(-math.log(10_000) * torch.arange(half, device=t_B.device, dtype=torch.float32) / half)
+        angle = t_B.float()[:, None] * frequency
+        return self.mlp(torch.cat((angle.cos(), angle.sin()), dim=-1).to(self.mlp[0].weight.dtype))
+
+
+class FeedForward(nn.Module):
+    """SwiGLU (Shazeer 2020)."""
+
+    def __init__(self, dim: int, multiple_of: int) -> None:
+        super().__init__()
+        hidden = -(-int(8 * dim / 3) // multiple_of) * multiple_of
+        self.w1, self.w2, self.w3 = (
+            nn.Linear(a, b, bias=False) for a, b in ((dim, hidden), (hidden, dim), (dim, hidden))
+        )
+
+    def forward(self, x_BLD: torch.Tensor) -> torch.Tensor:
+        return self.w2(F.silu(self.w1(x_BLD)) * self.w3(x_BLD))
+
+
+class Attention(nn.Module):
+    """Attention of the tokens to each other and, with the same queries, to the caption; the latter through a gate."""
+
+    def __init__(self, dim: int, heads: int, kv_heads: int, caption_dim: int, qk_norm: bool, flash: bool) -> None:
+        super().__init__()
+        self.heads, self.kv_heads, self.head_dim, self.flash = heads, kv_heads, dim // heads, flash
+        kv_dim = kv_heads * self.head_dim
+        self.wq, self.wo = (nn.Linear(dim, dim, bias=False) for _ in range(2))
+        self.wk, self.wv = (nn.Linear(dim, kv_dim, bias=False) for _ in range(2))
+        self.wk_y, self.wv_y = (nn.Linear(caption_dim, kv_dim, bias=False) for _ in range(2))
+        self.gate = nn.Parameter(torch.zeros(heads))
+        # over all heads together, as in the published weights
+        self.q_norm = nn.LayerNorm(dim) if qk_norm else nn.Identity()
+        self.k_norm, self.ky_norm = (nn.LayerNorm(kv_dim) if qk_norm else nn.Identity() for _ in range(2))
+
+    def forward(
+        self,
+        x_BLD: torch.Tensor,
+        angles_LD: torch.Tensor,
+        caption_BSD: torch.Tensor,
+        known_BL: torch.Tensor | None,
+        said_BS: torch.Tensor | None,
+        scale: float | None,
+    ) -> torch.Tensor:
+        """`known_BL`, `said_BS`: True where there is a token; None: everywhere. `scale`: of the tokens' attention."""
+        q = rope.rotate(self._heads(self.q_norm(self.wq(x_BLD))), angles_LD)
+        k = rope.rotate(self._heads(self.k_norm(self.wk(x_BLD))), angles_LD)
+        seen = self._attend(q, k, self._heads(self.wv(x_BLD)), known_BL, scale)
+        ky = self._heads(self.ky_norm(self.wk_y(caption_BSD)))
+        heard = self._attend(q, ky, self._heads(self.wv_y(caption_BSD)), said_BS, None)
+        return self.wo((seen + heard * self.gate.tanh().view(1, 1, -1, 1)).flatten(2))
+
+    def _heads(self, x_BLD: torch.Tensor) -> torch.Tensor:
+        return x_BLD.unflatten(-1, (-1, self.head_dim))
+
+    def _attend(
+        self,
+        q_BLND: torch.Tensor,
+        k_BSND: torch.Tensor,
+        v_BSND: torch.Tensor,
+        there_BS: torch.Tensor | None,
+        scale: float | None,
+    ) -> torch.Tensor:
+        mask = None if there_BS is None else there_BS[:, None, None, :]
+        q, k, v = (part.transpose(1, 2).to(v_BSND.dtype) for part in (q_BLND, k_BSND, v_BSND))
+        grouped = self.heads != self.kv_heads
+        if self.flash:
+            found = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=grouped)
+        else:
+            with sdpa_kernel(SDPBackend.MATH):
+                found = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=grouped)
+        return found.transpose(1, 2)
+
+
+class Block(nn.Module):
+    """Attention and SwiGLU, each between two norms, scaled and gated by the condition."""
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        kv_heads: int,
+        caption_dim: int,
+        multiple_of: int,
+        qk_norm: bool = True,
+        flash: bool = True,
+    ) -> None:
+        super().__init__()
+        self.attention = Attention(dim, heads, kv_heads, caption_dim, qk_norm, flash)
+        self.feed_forward = FeedForward(dim, multiple_of)
+        self.attention_norm1, self.attention_norm2, self.ffn_norm1, self.ffn_norm2 = (
+            nn.RMSNorm(dim, eps=EPS) for _ in range(4)
+        )
+        self.attention_y_norm = nn.RMSNorm(caption_dim, eps=EPS)
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(min(dim, WIDEST), 4 * dim))
+
+    def forward(
+        self,
+        x_BLD: torch.Tensor,
+        angles_LD: torch.Tensor,
+        caption_BSD: torch.Tensor,
+        condition_BC: torch.Tensor,
+        known_BL: torch.Tensor | None = None,
+        said_BS: torch.Tensor | None = None,
+        scale: float | None = None,
+    ) -> torch.Tensor:
+        """Other arguments: `Attention`."""
+        scale1, gate1, scale2, gate2 = self.adaLN_modulation(condition_BC)[:, None].chunk(4, dim=-1)
+        seen = self.attention(
+            self.attention_norm1(x_BLD) * (1 + scale1),
+            angles_LD,
+            self.attention_y_norm(caption_BSD),
+            known_BL,
+            said_BS,
+            scale,
+        )
+        x_BLD = x_BLD + gate1.tanh() * self.attention_norm2(seen)
+        return x_BLD + gate2.tanh() * self.ffn_norm2(self.feed_forward(self.ffn_norm1(x_BLD) * (1 + scale2)))
+
+
+class FinalLayer(nn.Module):
+    """Tokens to patches."""
+
+    def __init__(self, dim: int, features: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(dim, features)
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(min(dim, WIDEST), dim))
+
+    def forward(self, x_BLD: torch.Tensor, condition_BC: torch.Tensor) -> torch.Tensor:
+        scale = self.adaLN_modulation(condition_BC)[:, None]
+        return self.linear(F.layer_norm(x_BLD, x_BLD.shape[-1:], eps=1e-6) * (1 + scale))

@@ -1,0 +1,40 @@
+"""Photographs and masks as files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from shared_core import files
+from shared_core.errors import UserError
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Image.Image]:
+    """A picture, whole and upright. Raises UserError where it is none, or is cut off."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+            yield ImageOps.exif_transpose(image)
+    except FileNotFoundError as error:
+        raise files.explain(error, path) from error
+    except (UnidentifiedImageError, SyntaxError, ValueError, OSError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path}: cannot be read as a picture ({error}); replace or remove it") from error
+
+
+def read(path: Path) -> NDArray[np.uint8]:
+    """(H, W, 3) RGB; 16 bit is scaled to 8, and what is transparent is black."""
+    with opened(path) as image:
+        if image.mode.startswith("I"):
+            deep = np.asarray(image, np.float64)
+            grey = np.round(deep * (255 / max(deep.max(), 1))).astype(np.uint8)
+            return np.repeat(grey[:, :, None], 3, axis=2)
+        if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
+        return np.asarray(image.convert("RGB"))

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import toy
+from PIL import Image
 from torch import nn
 
 from shared_core import records, runs, trainer
@@ -245,3 +246,49 @@ def test_profile_is_a_trace_of_training_steps(tmp_path: Path) -> None:
     names = {event.get("name", "") for event in trace["traceEvents"]}
     assert "aten::addmm" in names
     assert len([name for name in names if name.startswith("ProfilerStep#")]) == 3
+
+
+@pytest.mark.parametrize("steps", [4, 6, 9, 99])
+def test_steps_end_a_training_within_an_epoch(tmp_path: Path, steps: int) -> None:
+    """Of 3 epochs of 6 steps; the schedule ends where the training does, and what is last is evaluated and saved."""
+    outcome = train(tmp_path, training__epochs=3, training__steps=steps, scheduler__min_lr=1e-9)
+    done = min(steps, 18)
+    assert (outcome.state, outcome.step) == ("finished", done)
+    found = rows(tmp_path)
+    evaluated = [row["step"] for row in found if "val/loss" in row]
+    assert evaluated == sorted({*range(6, done + 1, 6), done})
+    assert [row["train/lr"] for row in found if "train/lr" in row][-1] < 0.2 * 1e-3
+    assert max(row["epoch"] for row in found) == pytest.approx(done / 6, abs=1e-3)
+
+
+def test_more_steps_go_on_within_the_epoch(tmp_path: Path) -> None:
+    """As if it had not been stopped: the epoch goes on with the batches that it has not had."""
+    constant = {"scheduler__name": "constant"}
+    train(tmp_path, "whole", training__epochs=3, training__steps=11, **constant)
+    for steps in (4, 4, 11):
+        outcome = train(tmp_path, "parts", training__epochs=3, training__steps=steps, **constant)
+        assert (outcome.state, outcome.step) == ("finished", steps)
+    assert_equal(newest(tmp_path, "whole"), newest(tmp_path, "parts"))
+
+
+def test_mostly_warm_up_is_said(tmp_path: Path) -> None:
+    train(tmp_path, "cold", scheduler__warmup_steps=9)
+    train(tmp_path, "warm", scheduler__warmup_steps=3)
+    said = {name: (tmp_path / "toy-package" / name / "train.log").read_text() for name in ("cold", "warm")}
+    assert "9 of the 12 steps are warm-up" in said["cold"] and "warm-up" not in said["warm"]
+
+
+def test_samples_are_kept_as_pictures(tmp_path: Path) -> None:
+    class Drawing(toy.ToyTask):
+        def samples(self, model: nn.Module, runtime: Runtime) -> dict[str, torch.Tensor]:
+            torch.rand(5)  # must not disturb the training
+            assert not model.training
+            return {"grid": torch.full((4, 6, 3), 200, dtype=torch.uint8)}
+
+    train(tmp_path, "plain")
+    train(tmp_path, "drawn", Drawing, logging__tracker="tensorboard")
+    folder = tmp_path / "toy-package" / "drawn" / "samples"
+    assert [path.name for path in sorted(folder.iterdir())] == ["grid-0000006.png", "grid-0000012.png"]
+    with Image.open(folder / "grid-0000012.png") as picture:
+        assert picture.size == (6, 4) and picture.getpixel((0, 0)) == (200, 200, 200)
+    assert_equal(newest(tmp_path, "plain"), newest(tmp_path, "drawn"))

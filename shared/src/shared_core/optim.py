@@ -9,6 +9,7 @@ from torch import nn
 
 from shared_core import fsdp, settings
 
+MOST_WARMUP = 0.25  # of all steps
 NoDecay = Callable[[str, nn.Parameter], bool]
 
 
@@ -52,6 +53,16 @@ def can_fuse(named: Iterable[tuple[str, nn.Parameter]]) -> bool:
 def is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
     """Muon is meant for hidden layers: matrices and kernels that are neither embeddings nor the output layer."""
     return parameter.ndim >= 2 and not any(word in name for word in ("embed", "head", "stem"))
+
+
+def warnings(wanted: settings.Scheduler, total_steps: int) -> list[str]:
+    """What is odd about a schedule for so many steps: one that hardly gets beyond its warm-up."""
+    if wanted.warmup_steps <= MOST_WARMUP * total_steps:
+        return []
+    return [
+        f"scheduler.warmup_steps: {wanted.warmup_steps:,} of {total_steps:,} steps are warm-up, which leaves few at "
+        "the learning rate that was asked for; lower it, or train longer"
+    ]
 
 
 class Muon(torch.optim.Optimizer):

@@ -94,13 +94,14 @@ def plan(config: RunConfig, task: Task, runtime: Runtime, steps: int = 5, gpu: s
     """
     import torch
 
-    from shared_core import costs, microbatch
+    from shared_core import costs, microbatch, optim
     from shared_core.learner import use_gradient_checkpointing
 
     named = gpus.find(gpu) if gpu else None
     precision = _precision(config, runtime, named)
     unplanned = task.leave_out_missing()
-    total_steps = config.training.epochs * task.batches.steps_per_epoch(config.training.accumulation)
+    steps_per_epoch = task.batches.steps_per_epoch(config.training.accumulation)
+    total_steps, epochs = (f(steps_per_epoch) for f in (config.training.total_steps, config.training.total_epochs))
     model = task.model.to(runtime.device)
     if config.runtime.gradient_checkpointing:
         use_gradient_checkpointing(model)
@@ -109,6 +110,7 @@ def plan(config: RunConfig, task: Task, runtime: Runtime, steps: int = 5, gpu: s
     if config.runtime.fsdp and runtime.world > 1:
         memory = _sharded(memory, model, runtime.world)
     training, notes = config.training, [*unplanned, *_notes(config, runtime.world), *task.plan_notes()]
+    notes += optim.warnings(config.scheduler, total_steps)
     effective = task.batches.batch_size * training.accumulation * runtime.world
 
     device, available, seconds, here = _describe(runtime), None, None, False
@@ -139,12 +141,12 @@ def plan(config: RunConfig, task: Task, runtime: Runtime, steps: int = 5, gpu: s
         trainable=sum(p.numel() for p in model.parameters() if p.requires_grad),
         flops_per_sample=measured.flops_per_sample,
         batch=f"{effective} = {task.batches.batch_size} x {training.accumulation} passes x {runtime.world} processes",
-        epochs=training.epochs,
+        epochs=epochs,
         steps=total_steps,
         samples=total_steps * effective,
         memory=memory,
         memory_available=available,
-        disk_bytes=checkpoint * _checkpoints(config),
+        disk_bytes=checkpoint * _checkpoints(config, epochs),
         checkpoint_bytes=checkpoint,
         step_seconds=seconds,
         measured=here,
@@ -223,10 +225,10 @@ def _size(tensors: Any) -> float:
     return float(sum(tensor.numel() * tensor.element_size() for tensor in tensors))
 
 
-def _checkpoints(config: RunConfig) -> int:
+def _checkpoints(config: RunConfig, epochs: int) -> int:
     """Most checkpoints on the disk at once: the kept ones, the best one, and the one being written."""
     training = config.training
-    for_good = training.epochs // training.keep_every_epochs if training.keep_every_epochs else 0
+    for_good = epochs // training.keep_every_epochs if training.keep_every_epochs else 0
     return training.keep_checkpoints + 2 + for_good
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import itertools
 import json
 import math
@@ -214,9 +215,23 @@ class Recorder:
         self._write(self._metrics, json.dumps(encode(row), allow_nan=False) + "\n", self._run.metrics)
         numbers = "  ".join(f"{key} {progress.number(v)}" for key, v in row.items() if isinstance(v, int | float))
         self._write(self._log, f"{_now()} {numbers}\n", self._run.log)
+        self._tracked().log(int(step), {key: value for key, value in row.items() if isinstance(value, int | float)})
+
+    def pictures(self, step: int, pictures: dict[str, Any]) -> None:
+        """Keep pictures, (height, width, 3) uint8 tensors, as samples/NAME-STEP.png; trackers get them as well."""
+        if not self._enabled:
+            return
+        for name, picture in pictures.items():
+            path = self._run.path / "samples" / f"{name}-{step:07d}.png"
+            path.parent.mkdir(exist_ok=True)
+            files.atomic_write(path, _png(picture))
+            self._tracked().picture(step, f"samples/{name}", picture)
+
+    def _tracked(self) -> trackers.Tracker:
+        """The tracker, opened when there is something for it."""
         if self._tracker is None:
             self._tracker = trackers.start(self._tracker_name, self._run.path, self._first_step)
-        self._tracker.log(int(step), {key: value for key, value in row.items() if isinstance(value, int | float)})
+        return self._tracker
 
     def message(self, text: str, *, warning: bool = False) -> None:
         """Append to train.log, with the time, and print. Warnings also appear in the report."""
@@ -347,6 +362,14 @@ def encode(value: Any) -> Any:
 def _plain(value: Any) -> Any:
     """A NumPy or torch scalar as a Python number."""
     return value.item() if hasattr(value, "item") else value
+
+
+def _png(picture: Any) -> bytes:
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.fromarray(picture.numpy()).save(stream, format="PNG")
+    return stream.getvalue()
 
 
 def _write_json(path: Path, data: dict[str, Any]) -> None:

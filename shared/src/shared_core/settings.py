@@ -32,6 +32,11 @@ class Training(Section):
     """The loop (`shared_core.trainer`)."""
 
     epochs: int = resumable(10, ge=1, description="passes over the training data")
+    steps: int | None = resumable(
+        None,
+        ge=1,
+        description="optimizer steps; training ends there where its epochs would last longer",
+    )
     batch_size: int = Field(64, ge=1, description="samples per process and forward pass")
     accumulation: int = Field(1, ge=1, description="forward passes per optimizer step")
     micro_batch: int | None = Field(
@@ -58,6 +63,15 @@ class Training(Section):
     )
     keep_checkpoints: int = resumable(2, ge=2, description="newest checkpoints kept, besides the best")
     keep_every_epochs: int | None = resumable(None, ge=1, description="every n-th epoch's checkpoint is kept for good")
+
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """Optimizer steps of the whole training: those of its epochs, or fewer."""
+        steps = self.epochs * steps_per_epoch
+        return steps if self.steps is None else min(steps, self.steps)
+
+    def total_epochs(self, steps_per_epoch: int) -> int:
+        """Epochs of the whole training; the last one counts where it is only begun."""
+        return -(-self.total_steps(steps_per_epoch) // steps_per_epoch)
 
 
 class Optimizer(Section):

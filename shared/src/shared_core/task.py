@@ -52,6 +52,12 @@ class Task(ABC):
         """
         return {}
 
+    def samples(self, model: nn.Module, runtime: Runtime) -> dict[str, torch.Tensor]:
+        """Pictures of what the model can do by now, by name: (height, width, 3) uint8. For models that draw.
+
+        Asked after an evaluation, in the same way, and of the main process alone."""
+        return {}
+
     def warnings(self) -> list[str]:
         """What the run's owner should know about what it learns from; for train.log and the report."""
         return []

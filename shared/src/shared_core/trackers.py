@@ -7,10 +7,13 @@ import importlib.util
 import uuid
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shared_core import files
 from shared_core.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Tracker(ABC):
@@ -18,6 +21,9 @@ class Tracker(ABC):
 
     @abstractmethod
     def log(self, step: int, values: dict[str, float]) -> None: ...
+
+    def picture(self, step: int, name: str, picture: torch.Tensor) -> None:  # noqa: B027
+        """Receives a (height, width, 3) uint8 picture; some show none."""
 
     @abstractmethod
     def close(self) -> None: ...
@@ -62,6 +68,9 @@ class TensorBoard(Tracker):
             if key != "step":
                 self._writer.add_scalar(key, value, step)
 
+    def picture(self, step: int, name: str, picture: torch.Tensor) -> None:
+        self._writer.add_image(name, picture, step, dataformats="HWC")
+
     def close(self) -> None:
         self._writer.close()
 
@@ -79,6 +88,9 @@ class Service(Tracker):
 
     def log(self, step: int, values: dict[str, float]) -> None:
         self._module.log({key: value for key, value in values.items() if key != "step"}, step=step)
+
+    def picture(self, step: int, name: str, picture: torch.Tensor) -> None:
+        self._module.log({name: self._module.Image(picture.numpy())}, step=step)
 
     def close(self) -> None:
         self._module.finish()

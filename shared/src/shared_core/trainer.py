@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import torch
 
-from shared_core import checkpoint, config, microbatch, settings
+from shared_core import checkpoint, config, microbatch, optim, settings
 from shared_core.errors import UserError
 from shared_core.learner import Learner
 from shared_core.profiling import profiler
@@ -81,7 +81,7 @@ class Trainer:
         self.config, self.task, self.runtime, self.run = config, task, runtime, run
         wanted = config.training
         self.steps_per_epoch = task.batches.steps_per_epoch(wanted.accumulation)
-        self.total_steps = wanted.epochs * self.steps_per_epoch
+        self.total_steps = wanted.total_steps(self.steps_per_epoch)
         self.learner = Learner(config, task, runtime, self.total_steps)
         self.progress = Progress(micro_batch=wanted.micro_batch)
         self.checkpoints = checkpoint.Checkpoints(
@@ -138,7 +138,7 @@ class Trainer:
         state = self.checkpoints.load(path, self.learner.target())
         self.learner.load(state)
         self.progress = Progress(**state.extra["progress"])
-        self.progress.finished = self.progress.epoch >= self.config.training.epochs or self._out_of_patience()
+        self.progress.finished = self._is_over() or self._out_of_patience()
         self.recorder.truncate(state.extra["metrics_offset"])
         assert state.rng is not None  # as many processes wrote it
         checkpoint.set_rng_state(state.rng)
@@ -163,11 +163,12 @@ class Trainer:
         self.recorder.message(
             f"{self.run.path.name}: {parameters:,} parameters{sharded}, {self.runtime.precision} on "
             f"{self.runtime.world} x {self.runtime.device.type}; effective batch {effective} ({batches.batch_size} x "
-            f"{wanted.accumulation} x {self.runtime.world}); {wanted.epochs} epochs x {self.steps_per_epoch} steps"
+            f"{wanted.accumulation} x {self.runtime.world}); {wanted.total_epochs(self.steps_per_epoch)} epochs x "
+            f"{self.steps_per_epoch} steps{self._cut()}"
         )
         if self.config.runtime.fsdp and not self.learner.sharded:
             self.recorder.message("runtime.fsdp: there is one process, so nothing is split", warning=True)
-        for warning in self.task.warnings():
+        for warning in [*self.task.warnings(), *optim.warnings(self.config.scheduler, self.total_steps)]:
             self.recorder.message(warning, warning=True)
 
     def _dry_run(self) -> None:
@@ -216,8 +217,9 @@ class Trainer:
                 if save:
                     self._save()
         self._log()
-        progress.epoch, progress.batches_done = progress.epoch + 1, 0
-        last = progress.epoch >= wanted.epochs
+        if progress.batches_done // wanted.accumulation >= self.steps_per_epoch:
+            progress.epoch, progress.batches_done = progress.epoch + 1, 0
+        last = self._is_over()
         is_best = (progress.epoch % wanted.eval_every == 0 or last) and self._evaluate()
         progress.finished = last or self._out_of_patience()
         for_good = bool(wanted.keep_every_epochs and progress.epoch % wanted.keep_every_epochs == 0)
@@ -233,7 +235,8 @@ class Trainer:
         """The batches of each remaining optimizer step of this epoch."""
         progress, accumulation = self.progress, self.config.training.accumulation
         batches = iter(self.task.batches.epoch(progress.epoch, progress.batches_done))
-        for _ in range(self.steps_per_epoch - progress.batches_done // accumulation):
+        left = self.steps_per_epoch - progress.batches_done // accumulation
+        for _ in range(min(left, self.total_steps - progress.step)):
             began = time.perf_counter()
             group = [next(batches) for _ in range(accumulation)]
             self.window.waited(time.perf_counter() - began)
@@ -296,6 +299,8 @@ class Trainer:
         before = checkpoint.rng_state()
         with self.learner.evaluation_model() as model:
             metrics = self.task.evaluate(model, self.runtime)
+            if self.runtime.is_main:
+                self.recorder.pictures(self.progress.step, self.task.samples(model, self.runtime))
         checkpoint.set_rng_state(before)
         self._record(metrics)
         if self.task.monitor not in metrics:
@@ -313,6 +318,14 @@ class Trainer:
         else:
             self.progress.waited += 1
         return is_best
+
+    def _is_over(self) -> bool:
+        """Whether all epochs, or all steps that there are to be, are done."""
+        return self.progress.epoch >= self.config.training.epochs or self.progress.step >= self.total_steps
+
+    def _cut(self) -> str:
+        """What the banner says of an end within an epoch."""
+        return f", {self.total_steps:,} in all" if self.total_steps % self.steps_per_epoch else ""
 
     def _out_of_patience(self) -> bool:
         patience = self.config.training.patience

@@ -275,7 +275,7 @@ def test_mostly_warm_up_is_said(tmp_path: Path) -> None:
     train(tmp_path, "cold", scheduler__warmup_steps=9)
     train(tmp_path, "warm", scheduler__warmup_steps=3)
     said = {name: (tmp_path / "toy-package" / name / "train.log").read_text() for name in ("cold", "warm")}
-    assert "9 of the 12 steps are warm-up" in said["cold"] and "warm-up" not in said["warm"]
+    assert "9 of 12 steps are warm-up" in said["cold"] and "warm-up" not in said["warm"]
 
 
 def test_samples_are_kept_as_pictures(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Mask-conditioned fundus photographs by flow matching."""

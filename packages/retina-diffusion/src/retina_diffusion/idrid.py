@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+from retina_diffusion.pictures import listed
 from retina_diffusion.records import Record
 from shared_core import files
 from shared_core.errors import UserError
@@ -33,7 +34,7 @@ def segmented(root: Path) -> list[Record]:
     part, found = root / "A. Segmentation", []
     for split, folder in SPLITS.items():
         images = part / IMAGES / folder
-        for image in _pictures(images):
+        for image in listed(images):
             masks = {}
             for name, channel in MASKS.items():
                 path = part / "2. All Segmentation Groundtruths" / folder / name / f"{image.stem}_{channel}.tif"
@@ -44,12 +45,12 @@ def segmented(root: Path) -> list[Record]:
 
 
 def graded(root: Path) -> list[Record]:
-    """The photographs of part B, with their grades of retinopathy. Raises UserError where folders or labels are others."""
+    """The photographs of part B, with their grades of retinopathy. Raises UserError where folders or labels differ."""
     part, found = root / "B. Disease Grading", []
     for split, folder in SPLITS.items():
         labels = part / TRUTHS / GRADES[split]
         grades = _grades(labels)
-        for image in _pictures(part / IMAGES / folder):
+        for image in listed(part / IMAGES / folder):
             if image.stem not in grades:
                 raise UserError(f"{labels}: has no row for {image.stem}")
             found.append(Record(f"B-{split}-{image.stem}", image, split, grade=grades[image.stem]))
@@ -71,13 +72,4 @@ def _grades(path: Path) -> dict[str, int]:
         if grade not in tuple("01234"):
             raise UserError(f"{path}: line {number} has the grade {grade!r}; there are 0 to 4")
         found[name] = int(grade)
-    return found
-
-
-def _pictures(folder: Path) -> list[Path]:
-    found = sorted(path for path in folder.glob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".tif"))
-    if not found:
-        raise UserError(
-            f"{folder}: holds no photographs; give the folder that holds A. Segmentation and B. Disease Grading"
-        )
     return found

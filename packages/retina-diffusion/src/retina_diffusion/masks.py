@@ -8,6 +8,7 @@ Shapes: M channels, H x W pixels.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,18 +18,8 @@ from PIL import Image
 from torch.nn import functional as F
 
 from retina_diffusion import pictures
+from retina_diffusion.channels import CHANNELS
 from shared_core.errors import UserError
-
-CHANNELS = ("MA", "HE", "EX", "SE", "OD", "vessel", "FOV")
-WORDS = {
-    "MA": "microaneurysms",
-    "HE": "haemorrhages",
-    "EX": "hard exudates",
-    "SE": "soft exudates",
-    "OD": "optic disc",
-    "vessel": "vessels",
-    "FOV": "field of view",
-}
 
 
 def read(path: Path) -> NDArray[np.bool_]:
@@ -55,6 +46,33 @@ def _values(image: Image.Image) -> NDArray[np.int64]:
     return np.asarray(image).astype(np.int64)
 
 
+def read_labels(path: Path, classes: tuple[str, ...]) -> dict[str, NDArray[np.bool_]]:
+    """Where each of several classes is: a file whose pixel value k is the k-th of `classes`, and 0 is none of them.
+
+    A file of one class may have any other value than 0. Raises UserError for values that no class has.
+    """
+    if not classes:
+        raise UserError(
+            f"{path}: one mask of all classes; say what its values 1, 2, ... are: --data.mask_values MA,HE,EX"
+        )
+    if len(classes) == 1:
+        return {classes[0]: read(path)}
+    with pictures.opened(path) as image:
+        values = _values(image)
+    if unknown := sorted(set(np.unique(values).tolist()) - set(range(len(classes) + 1))):
+        raise UserError(
+            f"{path}: holds the value {unknown[0]}; data.mask_values has {len(classes)} classes, which are 1 to "
+            f"{len(classes)}"
+        )
+    return {name: values == number for number, name in enumerate(classes, start=1)}
+
+
+def stacked(masks: Mapping[str, NDArray[np.bool_]], size: tuple[int, int]) -> NDArray[np.float32]:
+    """One channel per class (M, H, W); what is not given is empty."""
+    empty = np.zeros(size, np.float32)
+    return np.stack([np.asarray(masks.get(name, empty), np.float32) for name in CHANNELS])
+
+
 def pooled(mask_MHW: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """The share of each new pixel that is covered: (M, height, width), 0 to 1. What is covered in all stays the same."""
+    """The share of each new pixel that is covered: (M, height, width), 0 to 1; of the whole it stays the same."""
     return F.interpolate(mask_MHW[None].float(), (height, width), mode="area")[0]

@@ -1,10 +1,10 @@
 """Drawn fundus photographs with masks that match them exactly: what the demo needs nothing from outside for.
 
-Anatomy is drawn from the numbers that ophthalmology gives: an optic disc of 1/7 of the field's width, 2.5 of its diameters
-nasal of the macula; vessels that leave it up and down and bend around the macula; lesions whose number grows with the
-grade of retinopathy as the international scale has it (Wilkinson et al. 2003, Ophthalmology 110:1677).
+Anatomy is drawn from the numbers that ophthalmology gives: an optic disc of 1/7 of the field's width, 2.5 of its
+diameters nasal of the macula; vessels that leave it up and down and bend around the macula; lesions whose number grows
+with the grade of retinopathy as the international scale has it (Wilkinson et al. 2003, Ophthalmology 110:1677).
 
-Shapes: S x S pixels; M channels of `masks.CHANNELS`.
+Shapes: S x S pixels; M channels of `channels.CHANNELS`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from retina_diffusion.masks import CHANNELS
+from retina_diffusion.channels import CHANNELS
 
 Floats = NDArray[np.float64]
 FINE = 3  # drawn so many times larger, then averaged: edges are soft, and masks cover shares of pixels

@@ -1,4 +1,4 @@
-"""Photographs and masks as files."""
+"""Photographs as files."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from shared_core import files
 from shared_core.errors import UserError
 
+SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".ppm")
+
 
 @contextmanager
 def opened(path: Path) -> Iterator[Image.Image]:
@@ -20,17 +22,18 @@ def opened(path: Path) -> Iterator[Image.Image]:
     try:
         with Image.open(path) as image:
             image.load()
-            yield ImageOps.exif_transpose(image)
+            upright = ImageOps.exif_transpose(image)
     except FileNotFoundError as error:
         raise files.explain(error, path) from error
     except (UnidentifiedImageError, SyntaxError, ValueError, OSError, Image.DecompressionBombError) as error:
         raise UserError(f"{path}: cannot be read as a picture ({error}); replace or remove it") from error
+    yield upright
 
 
 def read(path: Path) -> NDArray[np.uint8]:
     """(H, W, 3) RGB; 16 bit is scaled to 8, and what is transparent is black."""
     with opened(path) as image:
-        if image.mode.startswith("I"):
+        if image.mode.startswith("I") or image.mode == "F":
             deep = np.asarray(image, np.float64)
             grey = np.round(deep * (255 / max(deep.max(), 1))).astype(np.uint8)
             return np.repeat(grey[:, :, None], 3, axis=2)
@@ -38,3 +41,11 @@ def read(path: Path) -> NDArray[np.uint8]:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
         return np.asarray(image.convert("RGB"))
+
+
+def listed(folder: Path, deep: bool = False) -> list[Path]:
+    """The pictures in a folder, sorted. Raises UserError where there are none."""
+    found = sorted(path for path in folder.glob("**/*" if deep else "*") if path.suffix.lower() in SUFFIXES)
+    if not found:
+        raise UserError(f"{folder}: holds no pictures ({', '.join(SUFFIXES)})")
+    return found

@@ -1,0 +1,55 @@
+"""Configuration of retina, and the flags of its verbs. Imports nothing heavy: `--help` reads it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, model_validator
+
+from retina_diffusion.data_config import Data, Split
+from retina_diffusion.model_config import Augment, Flow, Model, Sampling, Text
+from shared_core.runs import RunOptions
+from shared_core.settings import RunConfig, Section
+
+MOST_TOKENS = 16_384
+
+
+class Config(RunConfig):
+    """One run of retina."""
+
+    data: Data = Data()
+    split: Split = Split()
+    model: Model = Model()
+    text: Text = Text()
+    flow: Flow = Flow()
+    sampling: Sampling = Sampling()
+    augment: Augment = Augment()
+
+    @property
+    def token_side(self) -> int:
+        """Tokens along a side of a square image."""
+        return self.data.size // (self.model.patch * (8 if self.model.space == "latents" else 1))
+
+    @model_validator(mode="after")
+    def _patches_fit(self) -> Config:
+        pixels = self.model.patch * (8 if self.model.space == "latents" else 1)
+        if self.data.size % pixels or (self.data.aspect == "native" and self.data.multiple % pixels):
+            key = "data.size" if self.data.size % pixels else "data.multiple"
+            raise ValueError(f"{key}: must be a multiple of a token's side, {pixels} pixels (model.patch)")
+        return self
+
+
+class PrepareOptions(Section):
+    """Flags of `prepare` beside the data section."""
+
+    sample: bool = Field(False, description="the embedded default: drawn photographs")
+
+
+class EvaluateOptions(RunOptions):
+    """What is measured."""
+
+
+class PredictOptions(RunOptions):
+    """What is drawn."""
+
+    out: Path | None = Field(None, description="folder; default: predictions/ in the run's")

@@ -1,0 +1,100 @@
+"""Lists of photographs, one JSON object per line (the predecessor's format, and what `predict` writes).
+
+    {"image_path": "a.png", "caption": "...", "mask_path": null, "grade": 2, "split": "train"}
+
+Only `image_path` must be there; paths are relative to the list. `mask_path` is null (no mask is known), a file whose
+pixel values number the classes of ``data.mask_values``, or files by channel: {"MA": "a_MA.png", "EX": null}, where null
+says that the class was looked for and is not there. `grade` (also `label`) is 0 to 4.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from retina_diffusion.channels import CHANNELS
+from retina_diffusion.records import Record
+from shared_core import files
+from shared_core.errors import UserError
+
+KEYS = {
+    *("image_path", "caption", "mask_path", "grade", "label", "split", "name"),
+    *("source", "quality_score", "metadata"),  # of exports; not needed here
+}
+
+
+def read(path: Path) -> list[Record]:
+    """The photographs of a list, or of all lists in a folder.
+
+    Raises UserError where there is none, or a line is wrong: it is named.
+    """
+    lists = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
+    if not lists:
+        raise UserError(f"{path}: holds no .jsonl file")
+    found = [record for one in lists for record in _of(one, several=len(lists) > 1)]
+    if not found:
+        raise UserError(f"{path}: lists no photographs")
+    return found
+
+
+def _of(path: Path, several: bool) -> list[Record]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise files.explain(error, path) from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: is no UTF-8 text ({error.reason} at byte {error.start})") from error
+    found = []
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            prefix = f"{path.stem}-" if several else ""
+            found.append(_record(_parsed(line, f"{path}:{number}"), path, f"{path}:{number}", f"{prefix}{number:06d}"))
+    return found
+
+
+def _parsed(line: str, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise UserError(f"{where}: is not JSON ({error})") from None
+    if not isinstance(row, dict) or not isinstance(row.get("image_path"), str):
+        raise UserError(f'{where}: must be an object with "image_path"')
+    if unknown := sorted(row.keys() - KEYS):
+        raise UserError(f"{where}: unknown key {unknown[0]!r}; there are {', '.join(sorted(KEYS))}")
+    return row
+
+
+def _record(row: Mapping[str, Any], path: Path, where: str, name: str) -> Record:
+    caption, split, grade = row.get("caption"), row.get("split"), row.get("grade", row.get("label"))
+    if caption is not None and (not isinstance(caption, str) or not caption.strip()):
+        raise UserError(f"{where}: caption is empty; write one, or null for none")
+    if grade is not None and (isinstance(grade, bool) or grade not in range(5)):
+        raise UserError(f"{where}: grade {grade!r}: must be 0 to 4, or null")
+    if split not in (None, "train", "val", "test"):
+        raise UserError(f"{where}: split {split!r}: must be train, val or test")
+    image = _there(path, row["image_path"], where)
+    masks, labels, known = _masks(row.get("mask_path"), path, where)
+    return Record(str(row.get("name") or name), image, split, masks, labels, known, grade, caption, where)
+
+
+def _masks(given: Any, path: Path, where: str) -> tuple[dict[str, Path], Path | None, tuple[str, ...]]:
+    """Files by channel, or one of all classes, and the channels that are known."""
+    if given is None:
+        return {}, None, ()
+    if isinstance(given, str):
+        return {}, _there(path, given, where), ()
+    if not isinstance(given, dict) or not all(one is None or isinstance(one, str) for one in given.values()):
+        raise UserError(f"{where}: mask_path: must be null, a file, or files by channel")
+    if unknown := sorted(given.keys() - set(CHANNELS)):
+        raise UserError(f"{where}: mask_path: unknown channel {unknown[0]!r}; there are {', '.join(CHANNELS)}")
+    masks = {channel: _there(path, one, where) for channel, one in given.items() if one is not None}
+    return masks, None, tuple(channel for channel in CHANNELS if channel in given)
+
+
+def _there(path: Path, name: str, where: str) -> Path:
+    found = path.parent / Path(name).expanduser()
+    if not found.is_file():
+        raise UserError(f"{where}: {found}: no such file")
+    return found

@@ -1,0 +1,55 @@
+"""Folders of photographs and masks: ``images/NAME.*`` with
+
+    ``masks/NAME_CHANNEL.*``   a file for each class that there is; or
+    ``masks/CHANNEL/NAME.*``   the same in folders; or
+    ``masks/NAME.*``           one file whose pixel values number the classes of ``data.mask_values``.
+
+A class of which there is any file was looked for in all photographs that have some mask.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from retina_diffusion.channels import CHANNELS
+from retina_diffusion.pictures import listed
+from retina_diffusion.records import Record
+from shared_core.errors import UserError
+
+
+def read(root: Path) -> list[Record]:
+    """The photographs of a folder. Raises UserError for folders that are others, or masks without a photograph."""
+    images = {path.stem: path for path in listed(root / "images")}
+    by_channel: dict[str, dict[str, Path]] = {name: {} for name in images}
+    labels: dict[str, Path] = {}
+    for path in listed(root / "masks", deep=True):
+        name, channel = _whose(path, images)
+        if name is None:
+            raise UserError(f"{path}: belongs to no photograph in {root / 'images'}; name it NAME_CHANNEL or NAME")
+        if channel is None:
+            labels[name] = path
+        else:
+            by_channel[name][channel] = path
+    looked = {channel for masks in by_channel.values() for channel in masks}
+    known = tuple(channel for channel in CHANNELS if channel in looked)
+    return [
+        Record(
+            name,
+            image,
+            masks=by_channel[name],
+            labels=labels.get(name),
+            known=known if by_channel[name] else (),
+            where=str(image),
+        )
+        for name, image in sorted(images.items())
+    ]
+
+
+def _whose(path: Path, images: dict[str, Path]) -> tuple[str | None, str | None]:
+    """The photograph and the channel of a mask."""
+    if path.parent.name in CHANNELS:
+        return (path.stem if path.stem in images else None), path.parent.name
+    if path.stem in images:
+        return path.stem, None
+    name, _, channel = path.stem.rpartition("_")
+    return (name, channel) if name in images and channel in CHANNELS else (None, None)

@@ -1,0 +1,210 @@
+"""The verb `prepare`: photographs, masks and texts of a source -> a prepared set.
+
+A prepared set is a folder with the pixels (`store`), ``photographs.json`` (a row for each photograph, each once), and
+``dataset.json``, which is written last and says what the set was made from, how many there are of each grade, class and
+split, and which photographs were found to be the same. Parts are not in it: `division.divide` gives the same ones
+again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from retina_diffusion import division, duplicates, framing, merging, sources, store
+from retina_diffusion.channels import CHANNELS
+from retina_diffusion.data_config import Data, Split
+from retina_diffusion.records import text
+from retina_diffusion.sources import Item, Photograph, Taken
+from retina_diffusion.store import Framed
+from shared_core import files, prepared, progress
+from shared_core.errors import UserError
+
+if TYPE_CHECKING:
+    from retina_diffusion.config import Config, PrepareOptions
+    from shared_core.cli import App
+
+PACKAGE = "retina-diffusion"
+READER = 1  # raise it when the same source and settings give another set
+PHOTOGRAPHS = "photographs.json"
+SHOWN = 8  # pairs of the same photograph that are named
+FILE_BYTES = 128 * 2**20  # of pixels in one file
+Row = dict[str, Any]
+
+
+def run(app: App, config: Config, options: PrepareOptions | None) -> int:
+    """Prepare the set that the data section describes."""
+    data = config.data.sample() if options is not None and options.sample else config.data
+    prepare(data, config.split, config.paths.data / PACKAGE / data.folder, bar=config.logging.progress)
+    return 0
+
+
+def prepare(data: Data, split: Split, folder: Path, bar: bool = True) -> dict[str, Any]:
+    """Write the set into `folder`, unless it is there; returns its manifest.
+
+    Raises:
+        UserError: a photograph or a mask cannot be used (`sources`), a part would be empty, or the disk is full.
+    """
+    origin = _origin(data)
+    mark = prepared.fingerprint(origin, settings(data))
+    if prepared.is_current(folder, mark):
+        manifest = prepared.read_manifest(folder)
+        if manifest["counts"]["split"] == split.model_dump(mode="json"):
+            progress.message(f"{folder}: up to date")
+            return manifest
+    elif (folder / prepared.NAME).exists():
+        reasons = "; ".join(prepared.changes(folder, origin, settings(data))) or "its files have changed"
+        progress.message(f"{folder}: stale, preparing it again: {reasons}")
+    found = sources.items(data)
+    per_file = max(1, FILE_BYTES // ((3 + len(CHANNELS)) * data.size**2))
+    numbers = range(-(-len(found) // per_file))
+    files.require_space(
+        folder, len(found) * ((3 + len(CHANNELS)) * data.size**2 + framing.THUMBNAIL**2), "the data set"
+    )
+    if not prepared.is_current(folder, mark):
+        (folder / prepared.NAME).unlink(missing_ok=True)
+    thumbnails, rows = [], []
+    with progress.Bar(len(found), bar, "prepare") as shown:
+        for number in numbers:
+            part = found[number * per_file : (number + 1) * per_file]
+            small, facts = _file(folder / store.name(number), mark, part, data, shown)
+            thumbnails.append(small)
+            rows += [{**fact, "place": [number, place]} for place, fact in enumerate(facts)]
+            shown.update(len(rows))
+    same = duplicates.pairs(np.concatenate(thumbnails)) if data.sources != ("sample",) else []
+    unique = merging.merged(rows, duplicates.groups(len(rows), same).tolist())
+    files.atomic_write(folder / PHOTOGRAPHS, json.dumps(unique, indent=0) + "\n")
+    for path in folder.glob("photographs-*.safetensors"):
+        if path.name not in {store.name(number) for number in numbers}:
+            path.unlink()  # of an earlier, larger set
+    counts = _describe(unique, split, len(rows), merging.described(rows, same))
+    prepared.write_manifest(
+        folder, mark, origin, settings(data), counts, [PHOTOGRAPHS, *(store.name(number) for number in numbers)]
+    )
+    _tell(folder, counts)
+    return prepared.read_manifest(folder)
+
+
+def settings(data: Data) -> dict[str, Any]:
+    """What the set depends on, besides the content of its source."""
+    unused = {"name", "sample_ratio", "train_data_path", "val_data_path"}
+    unused |= set() if data.sources == ("sample",) else {"sample_size", "sample_seed"}
+    return {"reader": READER, **data.model_dump(mode="json", exclude=unused), "sources": list(data.sources)}
+
+
+def require(config: Config) -> Path:
+    """The folder of the configuration's prepared set. Raises UserError where it is not there, or has other settings."""
+    return prepared.require(config.paths.data / PACKAGE / config.data.folder, settings(config.data))
+
+
+def load(folder: Path) -> list[Row]:
+    """The rows of a prepared set: ``name, place, split, masks, known, grade, caption, text, also, size``.
+
+    Raises UserError where the set is not there or is damaged.
+    """
+    prepared.read_manifest(folder)
+    path = folder / PHOTOGRAPHS
+    try:
+        rows = json.loads(path.read_text())
+    except OSError as error:
+        raise files.explain(error, path) from error
+    except ValueError:
+        raise UserError(f"{path}: is damaged; run `prepare` again") from None
+    return [{**row, "text": text(row["caption"], row["grade"])} for row in rows]
+
+
+def frame(item: Item, data: Data) -> Framed:
+    """A photograph as a network sees it. Raises UserError where its files cannot be used."""
+    taken = item.read()
+    image, mask, height, width = taken.image, taken.masks, data.size, data.size
+    if not taken.framed:
+        image, mask, height, width = _framed(taken, data)
+    facts = {
+        "name": item.name,
+        "split": item.record.split if isinstance(item, Photograph) else None,
+        "caption": item.record.caption if isinstance(item, Photograph) else None,
+        "grade": taken.grade,
+        "known": [name for name, known in zip(CHANNELS, taken.known, strict=True) if known],
+        "masks": [name for name, known in zip(CHANNELS, taken.known, strict=True) if known and name != "FOV"],
+        "size": [height, width],
+        "enlarged": bool(height * width > image.shape[0] * image.shape[1]),
+    }
+    small = framing.thumbnail(taken.image)
+    return Framed(framing.resized(image, height, width), framing.covered(mask, height, width), small, facts)
+
+
+def _framed(taken: Taken, data: Data) -> tuple[np.ndarray, np.ndarray, int, int]:
+    """Image (H, W, 3) and masks (M, H, W), cut out where squares are wanted, and the size that they are to have."""
+    if data.aspect == "native":
+        height, width = framing.target(*taken.image.shape[:2], data.size, data.multiple)
+        return taken.image, taken.masks, height, width
+    where = framing.square(taken.masks[CHANNELS.index("FOV")] > 0)
+    mask_MHW = framing.cut(taken.masks.transpose(1, 2, 0), *where).transpose(2, 0, 1)
+    return framing.cut(taken.image, *where), mask_MHW, data.size, data.size
+
+
+def _file(path: Path, mark: str, part: Sequence[Item], data: Data, bar: progress.Bar) -> tuple[np.ndarray, list[Row]]:
+    """Thumbnails and facts of one file, which is written unless it is there."""
+    there = store.about(path, mark)
+    if there is None:
+        framed = []
+        for item in part:
+            framed.append(frame(item, data))
+            bar.update(bar.done + 1)
+        store.write(path, mark, framed)
+        there = store.about(path, mark)
+    assert there is not None
+    return there
+
+
+def _origin(data: Data) -> dict[str, Path | str]:
+    """What the set is made from: the generator, or files and folders."""
+    if data.sources == ("sample",):
+        return {"photographs": "generator"}
+    found: dict[str, Path | str] = {}
+    for number, source in enumerate(data.sources):
+        path = Path(source).expanduser()
+        # a list names files anywhere: their folder is what may change
+        found[f"photographs {number}"] = path.parent if path.is_file() else path
+    return found
+
+
+def _describe(rows: Sequence[Row], split: Split, read: int, same: list[str]) -> dict[str, Any]:
+    """Counts for ``dataset.json``."""
+    parts = division.divide(rows, split)
+    grades = [row["grade"] for row in rows]
+    return {
+        "photographs": len(rows),
+        "read": read,
+        "grades": {str(grade): grades.count(grade) for grade in (*range(5), None) if grade in grades},
+        "with masks of": {name: sum(name in row["masks"] for row in rows) for name in CHANNELS if name != "FOV"},
+        "with caption": sum(row["caption"] is not None for row in rows),
+        "enlarged": sum(row["enlarged"] for row in rows),
+        "same photographs": same,
+        "split": split.model_dump(mode="json"),
+        "splits": {
+            name: {"photographs": len(part), "with masks": sum(bool(rows[i]["masks"]) for i in part)}
+            for name, part in parts.items()
+        },
+    }
+
+
+def _tell(folder: Path, counts: dict[str, Any]) -> None:
+    if same := counts["same photographs"]:
+        progress.message(f"{folder}: {len(same)} pairs show the same photograph; it is kept once, in one split:")
+        for line in same[:SHOWN]:
+            progress.message(f"  {line}")
+        if len(same) > SHOWN:
+            progress.message(f"  and {len(same) - SHOWN} more, in {prepared.NAME}")
+    if counts["enlarged"]:
+        progress.message(
+            f"{folder}: note: {counts['enlarged']} photographs are smaller than data.size and were enlarged"
+        )
+    parts = ", ".join(
+        f"{name} {part['photographs']:,} ({part['with masks']:,} with masks)" for name, part in counts["splits"].items()
+    )
+    progress.message(f"{folder}: {counts['photographs']:,} photographs; {parts}")

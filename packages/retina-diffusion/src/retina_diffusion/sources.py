@@ -1,0 +1,137 @@
+"""Where photographs come from: folders and lists of files, or the drawing of phantoms.
+
+Shapes: H x W pixels as taken; M channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retina_diffusion import framing, idrid, jsonl, masks, pairs, phantom, pictures
+from retina_diffusion.channels import CHANNELS
+from retina_diffusion.data_config import Channel, Data
+from retina_diffusion.records import Record
+from shared_core.errors import UserError
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A photograph, read."""
+
+    image: NDArray[np.uint8]  # (H, W, 3)
+    masks: NDArray[np.float32]  # (M, H, W)
+    known: NDArray[np.bool_]  # (M,) which classes were looked for
+    grade: int | None = None
+    framed: bool = False  # whether it has the wanted size and frame already
+
+
+@dataclass(frozen=True)
+class Phantom:
+    """A photograph that is drawn when it is read."""
+
+    name: str
+    size: int
+    seed: int
+
+    def read(self) -> Taken:
+        drawn = phantom.draw(self.size, self.seed)
+        return Taken(drawn.image, drawn.masks, np.ones(len(CHANNELS), bool), drawn.grade, framed=True)
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """A photograph in files."""
+
+    record: Record
+    classes: tuple[Channel, ...]  # of a file with all masks
+
+    @property
+    def name(self) -> str:
+        return self.record.name
+
+    def read(self) -> Taken:
+        """Raises UserError for files that are no pictures, and masks of another size or with unknown values."""
+        record, image = self.record, pictures.read(self.record.image)
+        given = {channel: masks.read(path) for channel, path in record.masks.items()}
+        known = set(record.known) | given.keys()
+        if record.labels is not None:
+            given |= masks.read_labels(record.labels, self.classes)
+            known |= set(self.classes)
+        for channel, mask in given.items():
+            if mask.shape != image.shape[:2]:
+                path = record.masks.get(channel, record.labels)
+                raise UserError(
+                    f"{path}: {mask.shape[1]} x {mask.shape[0]} pixels, but {record.image} has {image.shape[1]} x "
+                    f"{image.shape[0]}; a mask must have its photograph's size"
+                )
+        if "FOV" not in given:
+            given, known = {**given, "FOV": framing.field_of_view(image)}, known | {"FOV"}
+        flags = np.array([channel in known for channel in CHANNELS])
+        return Taken(image, masks.stacked(given, image.shape[:2]), flags, record.grade)
+
+
+Item = Phantom | Photograph
+
+
+def items(data: Data) -> list[Item]:
+    """All photographs of a data section, not yet read; names are unique.
+
+    Raises UserError where a source is not there, or is of no kind that is known.
+    """
+    if data.sources == ("sample",):
+        first = data.sample_seed * 1_000_000
+        return [Phantom(f"sample-{k:06d}", data.size, first + k) for k in range(data.sample_size)]
+    records: list[Record] = []
+    for number, source in enumerate(data.sources):
+        own = "train" if data.train_data_path is not None and number == 0 else "val"
+        split = None if len(data.sources) == 1 else own
+        records += [_in_split(record, split) for record in _records(Path(source).expanduser(), data)]
+    return [Photograph(record, data.mask_values) for record in _uniquely_named(records)]
+
+
+def _in_split(record: Record, split: str | None) -> Record:
+    return record if split is None else Record(**{**vars(record), "split": split})
+
+
+def _records(path: Path, data: Data) -> Sequence[Record]:
+    layout = _layout(path) if data.layout == "auto" else data.layout
+    if layout == "jsonl":
+        return jsonl.read(path)
+    if layout == "pairs":
+        return pairs.read(path)
+    found: list[Record] = []
+    if data.part in ("all", "segmentation"):
+        found += idrid.segmented(path)
+    if data.part in ("all", "grading"):
+        found += idrid.graded(path)
+    return found
+
+
+def _layout(path: Path) -> str:
+    if not path.exists():
+        raise UserError(f"data.source: {path}: no such file or folder; give one, or `sample`")
+    if path.is_file() or any(path.glob("*.jsonl")):
+        return "jsonl"
+    if (path / "A. Segmentation").is_dir() or (path / "B. Disease Grading").is_dir():
+        return "idrid"
+    if (path / "images").is_dir() and (path / "masks").is_dir():
+        return "pairs"
+    raise UserError(
+        f"{path}: holds neither IDRiD's folders, nor .jsonl files, nor images/ and masks/; arrange it as one of them"
+    )
+
+
+def _uniquely_named(records: Sequence[Record]) -> Sequence[Record]:
+    seen: dict[str, Record] = {}
+    for record in records:
+        if record.name in seen:
+            raise UserError(
+                f"{record.where or record.image}: {record.name!r} is the name of another photograph as well"
+            )
+        seen[record.name] = record
+    return records

@@ -1,0 +1,80 @@
+"""The pixels of a prepared set: safetensors files of some photographs each, read one photograph at a time.
+
+Each file holds ``image.K`` (3, H, W) and ``mask.K`` (M, H, W), uint8, and ``thumbnail`` and ``facts`` of its rows. Its
+header says of what set it is, so that an interrupted preparation goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+
+from shared_core import files, tensorfile
+from shared_core.errors import UserError
+
+
+@dataclass(frozen=True)
+class Framed:
+    """A photograph as a network sees it."""
+
+    image: NDArray[np.uint8]  # (3, H, W)
+    mask: NDArray[np.uint8]  # (M, H, W) covered shares in 255ths
+    thumbnail: NDArray[np.uint8]  # (S, S)
+    facts: dict[str, Any]  # what else is known of it, for JSON
+
+
+def name(number: int) -> str:
+    """Of the file with that number."""
+    return f"photographs-{number:05d}.safetensors"
+
+
+def write(path: Path, mark: str, framed: Sequence[Framed]) -> None:
+    """Write a file, whole or not at all. Raises UserError where the disk is full."""
+    tensors = {f"image.{k}": torch.from_numpy(one.image) for k, one in enumerate(framed)}
+    tensors |= {f"mask.{k}": torch.from_numpy(one.mask) for k, one in enumerate(framed)}
+    tensors["thumbnail"] = torch.from_numpy(np.stack([one.thumbnail for one in framed]))
+    header = {"mark": mark, "facts": json.dumps([one.facts for one in framed])}
+    with files.atomic_path(path) as temporary:
+        tensorfile.write(temporary, tensors, header)
+
+
+def about(path: Path, mark: str) -> tuple[NDArray[np.uint8], list[dict[str, Any]]] | None:
+    """(thumbnails, facts) of a file of the set with this mark; None where it is not there, or is another's."""
+    try:
+        with safe_open(path, framework="np") as stream:
+            header = stream.metadata() or {}
+            if header.get("mark") != mark:
+                return None
+            return stream.get_tensor("thumbnail"), json.loads(header["facts"])
+    except (OSError, SafetensorError, KeyError, ValueError):
+        return None
+
+
+class Store:
+    """The photographs of a folder's files, by file and place."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._open: dict[int, Any] = {}
+
+    def read(self, number: int, place: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Image (3, H, W) and masks (M, H, W), uint8. Raises UserError where the file is missing or damaged."""
+        path = self.folder / name(number)
+        try:
+            if number not in self._open:
+                self._open[number] = safe_open(path, framework="pt")
+            stream = self._open[number]
+            return stream.get_tensor(f"image.{place}"), stream.get_tensor(f"mask.{place}")
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"{path}: is missing or damaged ({error}); run `prepare` again") from error
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"folder": self.folder, "_open": {}}  # a loader's worker opens its own

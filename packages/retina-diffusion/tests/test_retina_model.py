@@ -69,7 +69,7 @@ def test_it_starts_at_zero_and_learns_everything() -> None:
     model = lively()
     asked(model).square().sum().backward()
     without = {name for name, weight in model.named_parameters() if weight.grad is None or not weight.grad.any()}
-    assert without <= {"pad_token"}
+    assert without == {"pad_token", "unknown_MD"}  # nothing was padded, all channels were known
 
 
 def test_text_and_masks_and_time_matter() -> None:
@@ -92,6 +92,31 @@ def test_tokens_that_are_not_there_do_not_matter() -> None:
     torch.testing.assert_close(first, second)
 
 
+def test_a_caption_of_no_tokens_is_an_answer() -> None:
+    assert asked(lively(), said_BS=torch.zeros(3, 5, dtype=torch.bool)).isfinite().all()
+
+
+def test_unknown_is_not_absent() -> None:
+    model, nothing = lively(), torch.zeros(3, 2, 16, 16)
+    half = torch.tensor([[True, False]] * 3)
+    absent, first_known, unknown = (
+        asked(model, masks_BMHW=nothing, known_BM=known) for known in (None, half, half & False)
+    )
+    assert not torch.allclose(absent, first_known, atol=1e-4)
+    assert not torch.allclose(first_known, unknown, atol=1e-4)
+    torch.testing.assert_close(asked(model, masks_BMHW=None), unknown)
+    torch.testing.assert_close(asked(model, masks_BMHW=nothing, known_BM=half | True), absent)
+
+
+def test_what_an_unknown_mask_shows_does_not_matter() -> None:
+    model, known = lively(), torch.tensor([[True, False]] * 3)
+    shown = torch.rand(3, 2, 16, 16)
+    hidden = shown.clone()
+    hidden[:, 1] = torch.nan
+    first, second = (asked(model, masks_BMHW=masks, known_BM=known) for masks in (shown, hidden))
+    assert torch.equal(first, second)
+
+
 def test_flash_and_plain_attention_agree() -> None:
     model, plain = lively(), NextDiT(dataclasses.replace(TINY, flash=False))
     plain.load_state_dict(model.state_dict())
@@ -104,9 +129,71 @@ def test_any_aspect_ratio(height: int, width: int) -> None:
     assert asked(lively(), x_BCHW=x, masks_BMHW=masks).shape == x.shape
 
 
+def padded(image: torch.Tensor, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """An image with noise at the right and the bottom, and which of the tokens of the whole are its own."""
+    whole = torch.randn(*image.shape[:2], height, width)
+    whole[..., : image.shape[2], : image.shape[3]] = image
+    there = torch.zeros(height // TINY.patch, width // TINY.patch, dtype=torch.bool)
+    there[: image.shape[2] // TINY.patch, : image.shape[3] // TINY.patch] = True
+    return whole, there.flatten()
+
+
+@pytest.mark.parametrize("kv_heads", [2, 4])
+@pytest.mark.parametrize("trained_side", [None, 2])
+@pytest.mark.parametrize("time", [0.1, 0.9])
+def test_an_image_does_not_depend_on_its_padding(kv_heads: int, trained_side: int | None, time: float) -> None:
+    model = lively(dataclasses.replace(TINY, kv_heads=kv_heads, trained_side=trained_side))
+    torch.manual_seed(1)
+    images = [torch.randn(1, 3, *size) for size in ((16, 12), (12, 16), (8, 4))]
+    caption, t = torch.randn(3, 5, 16), torch.rand(3)
+    filled = [padded(image, 20, 16) for image in images]
+    whole, there = torch.cat([x for x, _ in filled]), torch.stack([own for _, own in filled])
+    together = model(whole, t, caption, there_BL=there, time=time)
+    for i, image in enumerate(images):
+        height, width = image.shape[2:]
+        alone = model(image, t[i : i + 1], caption[i : i + 1], time=time)
+        torch.testing.assert_close(together[i : i + 1, :, :height, :width], alone, atol=1e-5, rtol=1e-5)
+        assert not together[i, :, height:].any() and not together[i, :, :, width:].any()
+
+
+def test_checkpointing_changes_no_gradient() -> None:
+    found = []
+    for checkpointing in (False, True):
+        model = lively()
+        if checkpointing:
+            model.gradient_checkpointing_enable()
+        calls = []
+        model.layers[0].feed_forward.register_forward_hook(lambda *_, calls=calls: calls.append(1))
+        asked(model, known_BM=torch.tensor([[True, False]] * 3)).square().sum().backward()
+        found.append(({name: p.grad for name, p in model.named_parameters() if p.grad is not None}, len(calls)))
+    (plain, once), (recomputed, twice) = found
+    assert (once, twice) == (1, 2)
+    torch.testing.assert_close(recomputed, plain)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("padding", [False, True])
+def test_compiled_and_eager_agree(padding: bool) -> None:
+    """In one graph, forward and backward."""
+    model = lively()
+    compiled = torch.compile(model, fullgraph=True)
+    given = {"known_BM": torch.tensor([[True, False]] * 3)}
+    if padding:
+        given["there_BL"] = torch.arange(16).expand(3, 16) < 12
+    gradients = []
+    for which in (model, compiled):
+        model.zero_grad()
+        answer = asked(which, **given)
+        answer.square().mean().backward()
+        gradients.append({"answer": answer} | {n: p.grad for n, p in model.named_parameters() if p.grad is not None})
+    torch.testing.assert_close(gradients[1], gradients[0], atol=1e-5, rtol=1e-4)
+
+
 def test_a_wrong_size_is_refused() -> None:
     with pytest.raises(ValueError, match="multiples of the patch, 4"):
         asked(lively(), side=18)
+    with pytest.raises(ValueError, match="3 channels and 1 masks: must be 3 of the image and 2"):
+        asked(lively(), masks_BMHW=torch.zeros(3, 1, 16, 16))
     with pytest.raises(ValueError, match="heads: 6 must divide"):
         dataclasses.replace(TINY, heads=6)
 
@@ -123,7 +210,7 @@ def test_attention_feels_distances_alone() -> None:
     """The product of two rotated features depends on how far apart they are, in rows and columns."""
     torch.manual_seed(0)
     q, k = torch.randn(2, 1, 1, 1, 16).expand(2, 1, 20, 1, 16)
-    turned = rope.angles(4, 5, 16)
+    turned = rope.turns(rope.angles(4, 5, 16))
     product = (rope.rotate(q, turned)[0, :, 0] @ rope.rotate(k, turned)[0, :, 0].T).reshape(4, 5, 4, 5)
     torch.testing.assert_close(product[0, 0, 1, 2], product[2, 1, 3, 3])
     torch.testing.assert_close(product[1, 3, 0, 0], product[3, 4, 2, 1])

@@ -1,6 +1,7 @@
 """What NextDiT's blocks are made of (Zhuo et al. 2024, "Lumina-Next"), by the names of Lumina's checkpoints.
 
-Shapes: B images, L tokens, S tokens of a caption, D features, C features of the condition.
+Shapes: B images, L tokens, S tokens of a caption or of what is attended to, N heads (K of keys and values), D features,
+C features of the condition.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ class TimeEmbedding(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(WAVES, dim), nn.SiLU(), nn.Linear(dim, dim))
 
     def forward(self, t_B: torch.Tensor) -> torch.Tensor:
+        """(B, C)."""
         half = WAVES // 2
         frequency = torch.exp(-math.log(10_000) * torch.arange(half, device=t_B.device, dtype=torch.float32) / half)
         angle = t_B.float()[:, None] * frequency
@@ -44,6 +46,7 @@ class FeedForward(nn.Module):
         )
 
     def forward(self, x_BLD: torch.Tensor) -> torch.Tensor:
+        """(B, L, D)."""
         return self.w2(F.silu(self.w1(x_BLD)) * self.w3(x_BLD))
 
 
@@ -65,39 +68,45 @@ class Attention(nn.Module):
     def forward(
         self,
         x_BLD: torch.Tensor,
-        angles_LD: torch.Tensor,
+        turns_L1P2: torch.Tensor,
         caption_BSD: torch.Tensor,
-        known_BL: torch.Tensor | None,
-        said_BS: torch.Tensor | None,
-        scale: float | None,
+        there_BL: torch.Tensor | None = None,
+        said_BS: torch.Tensor | None = None,
+        sharpness: float | torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """`known_BL`, `said_BS`: True where there is a token; None: everywhere. `scale`: of the tokens' attention."""
-        q = rope.rotate(self._heads(self.q_norm(self.wq(x_BLD))), angles_LD)
-        k = rope.rotate(self._heads(self.k_norm(self.wk(x_BLD))), angles_LD)
-        seen = self._attend(q, k, self._heads(self.wv(x_BLD)), known_BL, scale)
+        """(B, L, D).
+
+        Args:
+            turns_L1P2: positions (`rope.turns`).
+            there_BL: True where there is a token; None: everywhere.
+            said_BS: True where there is a token of the caption; None: everywhere.
+            sharpness: what the tokens' attention to each other is multiplied by before its softmax, also (B, 1, 1, 1).
+        """
+        q = rope.rotate(self._heads(self.q_norm(self.wq(x_BLD))), turns_L1P2)
+        k = rope.rotate(self._heads(self.k_norm(self.wk(x_BLD))), turns_L1P2)
+        seen = self._attend(q, k if sharpness is None else k * sharpness, self._heads(self.wv(x_BLD)), there_BL)
         ky = self._heads(self.ky_norm(self.wk_y(caption_BSD)))
-        heard = self._attend(q, ky, self._heads(self.wv_y(caption_BSD)), said_BS, None)
-        return self.wo((seen + heard * self.gate.tanh().view(1, 1, -1, 1)).flatten(2))
+        heard = self._attend(q, ky, self._heads(self.wv_y(caption_BSD)), said_BS)
+        return self.wo(torch.addcmul(seen, heard, self.gate.tanh()[:, None].to(heard.dtype)).flatten(2))
 
     def _heads(self, x_BLD: torch.Tensor) -> torch.Tensor:
         return x_BLD.unflatten(-1, (-1, self.head_dim))
 
     def _attend(
-        self,
-        q_BLND: torch.Tensor,
-        k_BSND: torch.Tensor,
-        v_BSND: torch.Tensor,
-        there_BS: torch.Tensor | None,
-        scale: float | None,
+        self, q_BLND: torch.Tensor, k_BSKD: torch.Tensor, v_BSKD: torch.Tensor, there_BS: torch.Tensor | None
     ) -> torch.Tensor:
+        """(B, L, N, D)."""
         mask = None if there_BS is None else there_BS[:, None, None, :]
-        q, k, v = (part.transpose(1, 2).to(v_BSND.dtype) for part in (q_BLND, k_BSND, v_BSND))
         grouped = self.heads != self.kv_heads
+        if grouped and mask is not None:  # no fused kernel takes both
+            k_BSKD, v_BSKD = (part.repeat_interleave(self.heads // self.kv_heads, 2) for part in (k_BSKD, v_BSKD))
+            grouped = False
+        q, k, v = (part.to(v_BSKD.dtype).transpose(1, 2) for part in (q_BLND, k_BSKD, v_BSKD))
         if self.flash:
-            found = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=grouped)
+            found = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=grouped)
         else:
             with sdpa_kernel(SDPBackend.MATH):
-                found = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=grouped)
+                found = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=grouped)
         return found.transpose(1, 2)
 
 
@@ -126,25 +135,26 @@ class Block(nn.Module):
     def forward(
         self,
         x_BLD: torch.Tensor,
-        angles_LD: torch.Tensor,
+        turns_L1P2: torch.Tensor,
         caption_BSD: torch.Tensor,
         condition_BC: torch.Tensor,
-        known_BL: torch.Tensor | None = None,
+        there_BL: torch.Tensor | None = None,
         said_BS: torch.Tensor | None = None,
-        scale: float | None = None,
+        sharpness: float | torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Other arguments: `Attention`."""
+        """(B, L, D); other arguments: `Attention`."""
         scale1, gate1, scale2, gate2 = self.adaLN_modulation(condition_BC)[:, None].chunk(4, dim=-1)
-        seen = self.attention(
-            self.attention_norm1(x_BLD) * (1 + scale1),
-            angles_LD,
-            self.attention_y_norm(caption_BSD),
-            known_BL,
-            said_BS,
-            scale,
-        )
-        x_BLD = x_BLD + gate1.tanh() * self.attention_norm2(seen)
-        return x_BLD + gate2.tanh() * self.ffn_norm2(self.feed_forward(self.ffn_norm1(x_BLD) * (1 + scale2)))
+        given = _normed(x_BLD, self.attention_norm1, 1 + scale1)
+        caption = self.attention_y_norm(caption_BSD)
+        seen = self.attention(given, turns_L1P2, caption, there_BL, said_BS, sharpness)
+        x_BLD = x_BLD + _normed(seen, self.attention_norm2, gate1.tanh())
+        hidden = self.feed_forward(_normed(x_BLD, self.ffn_norm1, 1 + scale2))
+        return x_BLD + _normed(hidden, self.ffn_norm2, gate2.tanh())
+
+
+def _normed(x_BLD: torch.Tensor, norm: nn.RMSNorm, factor_B1D: torch.Tensor) -> torch.Tensor:
+    """`norm(x) * factor`, but weight and factor, both small, are multiplied first: one pass over x less."""
+    return F.rms_norm(x_BLD, norm.normalized_shape, None, norm.eps) * (norm.weight * factor_B1D)
 
 
 class FinalLayer(nn.Module):
@@ -156,5 +166,6 @@ class FinalLayer(nn.Module):
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(min(dim, WIDEST), dim))
 
     def forward(self, x_BLD: torch.Tensor, condition_BC: torch.Tensor) -> torch.Tensor:
+        """(B, L, features)."""
         scale = self.adaLN_modulation(condition_BC)[:, None]
         return self.linear(F.layer_norm(x_BLD, x_BLD.shape[-1:], eps=1e-6) * (1 + scale))

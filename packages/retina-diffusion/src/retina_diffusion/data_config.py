@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from shared_core.settings import Section
+from shared_core.settings import Section, resumable
 
 Channel = Literal["MA", "HE", "EX", "SE", "OD", "vessel", "FOV"]
 
@@ -42,6 +42,9 @@ class Data(Section):
     sample_seed: int = Field(0, ge=0, lt=2**31, description="seed of source sample")
     sample_ratio: float = Field(
         1.0, gt=0, le=1, description="share of the training photographs that is used, equally of all grades"
+    )
+    num_workers: int = resumable(
+        0, ge=0, description="processes that read photographs for training; 0: training itself"
     )
     train_data_path: str | None = Field(None, description="source of the training photographs alone, instead of source")
     val_data_path: str | None = Field(None, description="beside train_data_path: source of the validation photographs")

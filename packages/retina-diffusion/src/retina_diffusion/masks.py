@@ -75,4 +75,9 @@ def stacked(masks: Mapping[str, NDArray[np.bool_]], size: tuple[int, int]) -> ND
 
 def pooled(mask_MHW: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """The share of each new pixel that is covered: (M, height, width), 0 to 1; of the whole it stays the same."""
-    return F.interpolate(mask_MHW[None].float(), (height, width), mode="area")[0]
+    return pooled_batch(mask_MHW[None].float(), height, width)[0]
+
+
+def pooled_batch(mask_BMHW: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """`pooled` of several."""
+    return F.interpolate(mask_BMHW, (height, width), mode="area")

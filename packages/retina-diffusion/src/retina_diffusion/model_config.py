@@ -87,9 +87,9 @@ class Flow(Section):
     mean: float = Field(-0.8, description="logit_normal: 0 is half way, below it there is more noise")
     std: float = Field(0.8, gt=0, description="logit_normal: how far times spread")
     shift: float | None = Field(
-        None, gt=0, description="moves times towards noise (below 1); default: by the number of tokens"
+        None, gt=0, description="moves times towards noise (below 1) or data; default: base_size / size, at most 1"
     )
-    base_tokens: int = Field(256, ge=1, description="images of so many tokens are not shifted")
+    base_size: int = Field(256, ge=1, description="pixels of a side from which on times are moved towards noise")
     mask_dropout: float = Field(0.1, ge=0, lt=1, description="share of images whose masks are hidden in training")
     text_dropout: float = Field(0.1, ge=0, lt=1, description="share of images whose caption is hidden")
     weighting: Literal["uniform"] = Field("uniform", description="of times in the loss, which is that of velocities")

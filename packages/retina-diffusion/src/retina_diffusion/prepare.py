@@ -71,7 +71,7 @@ def prepare(data: Data, split: Split, folder: Path, bar: bool = True) -> dict[st
     with progress.Bar(len(found), bar, "prepare") as shown:
         for number in numbers:
             part = found[number * per_file : (number + 1) * per_file]
-            small, facts = _file(folder / store.name(number), mark, part, data, shown)
+            small, facts = _file(folder / store.name(number), mark, part, data, shown, len(rows))
             thumbnails.append(small)
             rows += [{**fact, "place": [number, place]} for place, fact in enumerate(facts)]
             shown.update(len(rows))
@@ -91,7 +91,7 @@ def prepare(data: Data, split: Split, folder: Path, bar: bool = True) -> dict[st
 
 def settings(data: Data) -> dict[str, Any]:
     """What the set depends on, besides the content of its source."""
-    unused = {"name", "sample_ratio", "train_data_path", "val_data_path"}
+    unused = {"name", "sample_ratio", "num_workers", "train_data_path", "val_data_path"}
     unused |= set() if data.sources == ("sample",) else {"sample_size", "sample_seed"}
     return {"reader": READER, **data.model_dump(mode="json", exclude=unused), "sources": list(data.sources)}
 
@@ -147,14 +147,16 @@ def _framed(taken: Taken, data: Data) -> tuple[np.ndarray, np.ndarray, int, int]
     return framing.cut(taken.image, *where), mask_MHW, data.size, data.size
 
 
-def _file(path: Path, mark: str, part: Sequence[Item], data: Data, bar: progress.Bar) -> tuple[np.ndarray, list[Row]]:
+def _file(
+    path: Path, mark: str, part: Sequence[Item], data: Data, bar: progress.Bar, before: int
+) -> tuple[np.ndarray, list[Row]]:
     """Thumbnails and facts of one file, which is written unless it is there."""
     there = store.about(path, mark)
     if there is None:
         framed = []
         for item in part:
             framed.append(frame(item, data))
-            bar.update(bar.done + 1)
+            bar.update(before + len(framed))
         store.write(path, mark, framed)
         there = store.about(path, mark)
     assert there is not None

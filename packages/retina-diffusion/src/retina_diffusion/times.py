@@ -16,12 +16,13 @@ def shifted(t: torch.Tensor, shift: float) -> torch.Tensor:
     return shift * t / (1 + (shift - 1) * t)
 
 
-def for_tokens(tokens: int, base: int) -> float:
-    """The shift for images of so many tokens, where `base` tokens need none: more pixels need more noise to be hidden.
+def for_size(size: float, base: float) -> float:
+    """The shift for images of so many pixels along a side, where those of `base` need none.
 
-    sqrt(base / tokens), which is below 1 for larger images (Esser et al. 2024, with time running from noise to data).
+    The larger an image, the more noise it takes to hide it: base / size, which is sqrt(base pixels / pixels), and never
+    above 1 (Esser et al. 2024, with time running from noise to data).
     """
-    return (base / tokens) ** 0.5
+    return min(1.0, base / size)
 
 
 def uniform(batch: int, generator: torch.Generator | None = None) -> torch.Tensor:

@@ -1,0 +1,108 @@
+"""Photographs of a prepared set as batches.
+
+Shapes: B photographs of H x W pixels, M mask channels, L tokens, S words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+from retina_diffusion import masks
+from retina_diffusion.channels import CHANNELS
+from retina_diffusion.model import Condition
+from retina_diffusion.store import Store
+
+Batch = dict[str, torch.Tensor]
+Encode = Callable[[str], dict[str, torch.Tensor]]  # a text -> its part of a sample
+SHARED = ("silent", "heard")
+
+
+class Photographs(Dataset[Batch]):
+    """Some rows of a prepared set: ``image`` (3, H, W), ``mask`` (M, H, W) uint8, ``known`` (M,), and the caption."""
+
+    def __init__(self, store: Store, rows: Sequence[dict[str, Any]], encode: Encode, flip: bool = False) -> None:
+        self.store, self.rows, self.encode, self.flip = store, rows, encode, flip
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Batch:
+        row = self.rows[index]
+        image, mask = self.store.read(*row["place"])
+        if self.flip and torch.rand(()) < 0.5:
+            image, mask = image.flip(-1), mask.flip(-1)
+        known = torch.tensor([name in row["known"] for name in CHANNELS])
+        return {"image": image, "mask": mask, "known": known, **self.encode(row["text"])}
+
+
+class Collate:
+    """Samples to a batch; images of several sizes are padded, right and bottom, and ``there`` (B, L) says so."""
+
+    def __init__(self, token: int) -> None:
+        self.token = token  # pixels of a token's side
+
+    def __call__(self, samples: Sequence[Batch]) -> Batch:
+        sizes = [sample["image"].shape[-2:] for sample in samples]
+        height, width = (max(size[axis] for size in sizes) for axis in (0, 1))
+        batch = {
+            name: torch.stack([_padded(sample[name], height, width) for sample in samples])
+            if name in ("image", "mask")
+            else torch.stack([sample[name] for sample in samples])
+            for name in samples[0]
+        }
+        if len(set(sizes)) > 1:
+            batch["there"] = torch.stack([there(*size, height, width, self.token) for size in sizes])
+        return batch
+
+
+def there(height: int, width: int, padded_height: int, padded_width: int, token: int) -> torch.Tensor:
+    """(L,) True for the tokens of an image that has been padded."""
+    found = torch.zeros(padded_height // token, padded_width // token, dtype=torch.bool)
+    found[: height // token, : width // token] = True
+    return found.flatten()
+
+
+def _padded(x: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    return F.pad(x, (0, width - x.shape[-1], 0, height - x.shape[-2]))
+
+
+def images(batch: Batch) -> torch.Tensor:
+    """(B, 3, H, W) in [-1, 1]."""
+    return batch["image"].float() / 127.5 - 1
+
+
+def condition(batch: Batch, channels: Sequence[str], reduce: int = 1) -> Condition:
+    """What the images of a batch are to show.
+
+    Args:
+        channels: which of `CHANNELS` the network sees.
+        reduce: masks are pooled by so much, to the size of latents.
+    """
+    chosen = [CHANNELS.index(name) for name in channels]
+    mask_BMHW = batch["mask"][:, chosen].float() / 255
+    if reduce > 1:
+        height, width = (side // reduce for side in mask_BMHW.shape[2:])
+        mask_BMHW = masks.pooled_batch(mask_BMHW, height, width)
+    return Condition(
+        mask_BMHW,
+        batch["known"][:, chosen],
+        words_BS=batch.get("words"),
+        features_BSD=batch.get("features"),
+        said_BS=batch.get("said"),
+        silent_SD=None if "silent" not in batch else batch["silent"][0],
+        heard_S=None if "heard" not in batch else batch["heard"][0],
+        there_BL=batch.get("there"),
+    )
+
+
+def there_pixels(batch: Batch, token: int, height: int, width: int) -> torch.Tensor | None:
+    """(B, H, W) 1 where there is an image; None where that is everywhere. `token`: of a side, in these pixels."""
+    if "there" not in batch:
+        return None
+    found = batch["there"].view(-1, 1, height // token, width // token).float()
+    return F.interpolate(found, (height, width), mode="nearest")[:, 0]

@@ -114,3 +114,8 @@ class Augment(Section):
     """Changes to training images."""
 
     flip: bool = Field(True, description="mirror left and right, half of the time: a left eye for a right one")
+    upside_down: bool = Field(False, description="mirror up and down, half of the time: for very few photographs")
+    shift: float = Field(0.0, ge=0, lt=0.5, description="move by up to this share of a side")
+    masked_share: float | None = Field(
+        None, gt=0, lt=1, description="share of training samples that have masks; default: that of the photographs"
+    )

@@ -12,9 +12,10 @@ import torch
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from retina_diffusion import masks
+from retina_diffusion import augment, masks
 from retina_diffusion.channels import CHANNELS
 from retina_diffusion.model import Condition
+from retina_diffusion.model_config import Augment
 from retina_diffusion.store import Store
 
 Batch = dict[str, torch.Tensor]
@@ -25,8 +26,10 @@ SHARED = ("silent", "heard")
 class Photographs(Dataset[Batch]):
     """Some rows of a prepared set: ``image`` (3, H, W), ``mask`` (M, H, W) uint8, ``known`` (M,), and the caption."""
 
-    def __init__(self, store: Store, rows: Sequence[dict[str, Any]], encode: Encode, flip: bool = False) -> None:
-        self.store, self.rows, self.encode, self.flip = store, rows, encode, flip
+    def __init__(
+        self, store: Store, rows: Sequence[dict[str, Any]], encode: Encode, augment: Augment | None = None
+    ) -> None:
+        self.store, self.rows, self.encode, self.augment = store, rows, encode, augment
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -34,8 +37,8 @@ class Photographs(Dataset[Batch]):
     def __getitem__(self, index: int) -> Batch:
         row = self.rows[index]
         image, mask = self.store.read(*row["place"])
-        if self.flip and torch.rand(()) < 0.5:
-            image, mask = image.flip(-1), mask.flip(-1)
+        if self.augment is not None:
+            image, mask = augment.changed(image, mask, self.augment)
         known = torch.tensor([name in row["known"] for name in CHANNELS])
         return {"image": image, "mask": mask, "known": known, **self.encode(row["text"])}
 

@@ -19,6 +19,7 @@ from retina_diffusion.photographs import Batch, Collate, Photographs
 from retina_diffusion.store import Store
 from shared_core import prepared
 from shared_core.batches import LoaderBatches
+from shared_core.errors import UserError
 from shared_core.runtime import Runtime
 from shared_core.seeds import derive
 from shared_core.task import Task
@@ -67,12 +68,13 @@ class FlowTask(Task):
         self.val = Photographs(material.store, material.part("val"), encode)
         self.collate = collate
         self.batches = LoaderBatches(
-            Photographs(material.store, material.part("train"), encode, flip=config.augment.flip),
+            Photographs(material.store, material.part("train"), encode, config.augment),
             batch_size=config.training.batch_size,
             runtime=runtime,
             seed=config.seed,
             num_workers=config.data.num_workers,
             collate=collate,
+            weights=_weights(material.part("train"), config.augment.masked_share),
         )
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -132,6 +134,18 @@ class FlowTask(Task):
 def encoder(vocabulary: Vocabulary) -> photographs.Encode:
     """What a caption adds to a sample."""
     return lambda text: {"words": vocabulary.encode(text)}
+
+
+def _weights(rows: list[dict[str, Any]], share: float | None) -> list[float] | None:
+    """How often each photograph is shown, so that those with masks are a share of all that are."""
+    if share is None:
+        return None
+    masked = sum(bool(row["masks"]) for row in rows)
+    if masked in (0, len(rows)):
+        raise UserError(
+            f"augment.masked_share: {masked} of the {len(rows)} training photographs have masks; leave it out"
+        )
+    return [share / masked if row["masks"] else (1 - share) / (len(rows) - masked) for row in rows]
 
 
 def to(batch: Batch, device: torch.device) -> Batch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -52,4 +53,18 @@ class EvaluateOptions(RunOptions):
 class PredictOptions(RunOptions):
     """What is drawn."""
 
+    split: Literal["train", "val", "test"] = Field("test", description="whose masks and texts")
+    input: Path | None = Field(
+        None,
+        description="a source of photographs with masks instead, as data.source takes it (only masks and texts count)",
+    )
+    count: int | None = Field(None, ge=1, description="how many images; default: per_mask for each photograph")
+    per_mask: int = Field(1, ge=1, description="images for the masks of each photograph")
+    balance: Literal["none", "grade", "lesion"] = Field(
+        "none", description="as many images of every grade, or with every kind of lesion and without any"
+    )
+    caption: str | None = Field(None, min_length=1, description="text of all images instead of each photograph's own")
+    grade: int | None = Field(None, ge=0, le=4, description="grade of all images instead of each photograph's own")
+    only_with_masks: bool = Field(False, description="leave out photographs without masks")
+    without_masks: bool = Field(False, description="hide the masks: draw from the text alone")
     out: Path | None = Field(None, description="folder; default: predictions/ in the run's")

@@ -22,18 +22,20 @@ from retina_diffusion.channels import CHANNELS
 from shared_core.errors import UserError
 
 
-def read(path: Path) -> NDArray[np.bool_]:
-    """Where the class is: (H, W).
+def read(path: Path) -> NDArray[np.float32]:
+    """Where the class is: (H, W), 0 or 1; in files that `pictures.write_coverage` wrote, the share of each pixel.
 
     Raises UserError for a file that is no picture, or one with more than two values, which is no mask of one class.
     """
     with pictures.opened(path) as image:
-        values = _values(image)
+        values, shares = _values(image), pictures.COVERAGE in image.info
+    if shares:
+        return (values / 255).astype(np.float32)
     found = np.unique(values)
     if len(found) > 2 or (len(found) == 2 and found[0] != 0):
         shown = ", ".join(map(str, found[:5].tolist())) + (", ..." if len(found) > 5 else "")
         raise UserError(f"{path}: holds the values {shown}; a mask of one class has 0 and one other")
-    return values > 0
+    return (values > 0).astype(np.float32)
 
 
 def _values(image: Image.Image) -> NDArray[np.int64]:
@@ -46,7 +48,7 @@ def _values(image: Image.Image) -> NDArray[np.int64]:
     return np.asarray(image).astype(np.int64)
 
 
-def read_labels(path: Path, classes: tuple[str, ...]) -> dict[str, NDArray[np.bool_]]:
+def read_labels(path: Path, classes: tuple[str, ...]) -> dict[str, NDArray[np.float32]]:
     """Where each of several classes is: a file whose pixel value k is the k-th of `classes`, and 0 is none of them.
 
     A file of one class may have any other value than 0. Raises UserError for values that no class has.
@@ -64,10 +66,10 @@ def read_labels(path: Path, classes: tuple[str, ...]) -> dict[str, NDArray[np.bo
             f"{path}: holds the value {unknown[0]}; data.mask_values has {len(classes)} classes, which are 1 to "
             f"{len(classes)}"
         )
-    return {name: values == number for number, name in enumerate(classes, start=1)}
+    return {name: (values == number).astype(np.float32) for number, name in enumerate(classes, start=1)}
 
 
-def stacked(masks: Mapping[str, NDArray[np.bool_]], size: tuple[int, int]) -> NDArray[np.float32]:
+def stacked(masks: Mapping[str, NDArray[np.float32]], size: tuple[int, int]) -> NDArray[np.float32]:
     """One channel per class (M, H, W); what is not given is empty."""
     empty = np.zeros(size, np.float32)
     return np.stack([np.asarray(masks.get(name, empty), np.float32) for name in CHANNELS])

@@ -39,8 +39,12 @@ class Photographs(Dataset[Batch]):
         image, mask = self.store.read(*row["place"])
         if self.augment is not None:
             image, mask = augment.changed(image, mask, self.augment)
-        known = torch.tensor([name in row["known"] for name in CHANNELS])
-        return {"image": image, "mask": mask, "known": known, **self.encode(row["text"])}
+        return {"image": image, "mask": mask, "known": known_of(row), **self.encode(row["text"])}
+
+
+def known_of(row: dict[str, Any]) -> torch.Tensor:
+    """(M,) True for the channels that were looked for in a photograph."""
+    return torch.tensor([name in row["known"] for name in CHANNELS])
 
 
 class Collate:

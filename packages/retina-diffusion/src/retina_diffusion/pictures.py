@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,10 +10,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 
 from shared_core import files
 from shared_core.errors import UserError
 
+COVERAGE = "coverage"  # the note of a PNG file whose values are covered shares
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".ppm")
 
 
@@ -49,3 +52,22 @@ def listed(folder: Path, deep: bool = False) -> list[Path]:
     if not found:
         raise UserError(f"{folder}: holds no pictures ({', '.join(SUFFIXES)})")
     return found
+
+
+def write(path: Path, picture: NDArray[np.uint8]) -> None:
+    """Write (H, W, 3) as PNG, whole or not at all. Raises UserError where the disk is full."""
+    _save(Image.fromarray(picture), path, PngInfo())
+
+
+def write_coverage(path: Path, mask: NDArray[np.uint8]) -> None:
+    """Write covered shares (H, W), in 255ths; the file says so, for `masks.read` takes others for yes or no."""
+    about = PngInfo()
+    about.add_text(COVERAGE, "255")
+    _save(Image.fromarray(mask), path, about)
+
+
+def _save(image: Image.Image, path: Path, about: PngInfo) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    stream = io.BytesIO()
+    image.save(stream, "PNG", pnginfo=about)
+    files.atomic_write(path, stream.getvalue())

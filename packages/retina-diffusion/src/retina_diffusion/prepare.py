@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from shared_core.cli import App
 
 PACKAGE = "retina-diffusion"
-READER = 1  # raise it when the same source and settings give another set
+READER = 2  # raise it when the same source and settings give another set
 PHOTOGRAPHS = "photographs.json"
 SHOWN = 8  # pairs of the same photograph that are named
 FILE_BYTES = 128 * 2**20  # of pixels in one file
@@ -102,7 +102,7 @@ def require(config: Config) -> Path:
 
 
 def load(folder: Path) -> list[Row]:
-    """The rows of a prepared set: ``name, place, split, masks, known, grade, caption, text, also, size``.
+    """The rows of a prepared set: ``name, place, split, masks, known, present, grade, caption, text, also, size``.
 
     Raises UserError where the set is not there or is damaged.
     """
@@ -130,6 +130,7 @@ def frame(item: Item, data: Data) -> Framed:
         "grade": taken.grade,
         "known": [name for name, known in zip(CHANNELS, taken.known, strict=True) if known],
         "masks": [name for name, known in zip(CHANNELS, taken.known, strict=True) if known and name != "FOV"],
+        "present": [name for name, there in zip(CHANNELS, mask.any(axis=(1, 2)), strict=True) if there],
         "size": [height, width],
         "enlarged": bool(height * width > image.shape[0] * image.shape[1]),
     }

@@ -1,0 +1,78 @@
+"""Who draws: a trained model with what it needs to be asked.
+
+Shapes: B images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from retina_diffusion import model, photographs, sampler, saved, train
+from retina_diffusion.captions import Vocabulary
+from retina_diffusion.config import Config
+from retina_diffusion.model import Condition, RetinaModel
+from retina_diffusion.model_config import Sampling
+from retina_diffusion.photographs import Batch, Collate
+from retina_diffusion.solvers import Solved
+from shared_core import runs, weights
+from shared_core.cli import App
+from shared_core.records import RunDir
+from shared_core.runs import RunOptions
+from shared_core.runtime import Runtime
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model that has been trained, ready to draw."""
+
+    run: RunDir
+    checkpoint: str  # its name
+    config: Config
+    model: RetinaModel
+    vocabulary: Vocabulary
+    runtime: Runtime
+
+    @property
+    def collate(self) -> Collate:
+        return Collate(self.config.model.patch)
+
+    def sample(self, image: torch.Tensor, mask: torch.Tensor, known: torch.Tensor, text: str) -> Batch:
+        """What is asked of one image: masks (M, H, W) uint8, which of them are known (M,), and a text.
+
+        `image` (3, H, W) uint8 says the size.
+        """
+        return {"image": image, "mask": mask, "known": known, **train.encoder(self.vocabulary)(text)}
+
+    def condition(self, samples: Sequence[Batch]) -> Condition:
+        """Of several images."""
+        batch = train.to(self.collate(samples), self.runtime.device)
+        return photographs.condition(batch, self.config.model.channels)
+
+    def draw(self, asked: Condition, numbers: Sequence[int], seed: int, wanted: Sampling) -> Solved:
+        """(B, 3, H, W) images in [-1, 1], on the CPU. Noise depends on the seed and each image's number alone."""
+        height, width = asked.masks_BMHW.shape[2:]
+        noise = sampler.noise(seed, numbers, (3, height, width)).to(self.runtime.device)
+        shift = model.shift_of(self.config.flow, (height * width) ** 0.5)
+        with self.runtime.accelerator.autocast():
+            found = sampler.draw(self.model, noise, asked, self.config.model, wanted, shift)
+        return Solved(found.x_B.float().cpu(), found.evaluations)
+
+
+def find(app: App, config: Config, options: RunOptions, runtime: Runtime) -> Trained:
+    """The model that the options mean.
+
+    Raises UserError where there is no such run or checkpoint, or its weights are of another configuration.
+    """
+    return of_run(runs.locate(app, config, options), config, options.checkpoint, runtime)
+
+
+def of_run(run: RunDir, config: Config, checkpoint: str, runtime: Runtime) -> Trained:
+    """The model that a run of this configuration has come to; raises as `find`."""
+    path = runs.checkpoint(run, checkpoint)
+    known = saved.vocabulary(run, config)
+    made = model.build(config.model, config.text, config.token_side, len(known.words))
+    weights.load_strictly(made, weights.load_weights(path), path)
+    return Trained(run, path.name, config, made.to(runtime.device).eval(), known, runtime)

@@ -35,6 +35,12 @@ class Costs:
     fixed_bytes: float  # whatever the batch size, such as the weights' copies in lower precision
     largest_per_sample: float  # of the largest tensor kept
     operations: int  # issued to the device
+    peak_per_sample: float = 0.0  # of all that a pass makes, gradients too; 0: not looked for
+    peak_fixed: float = 0.0
+
+    def peak(self, samples: int) -> float:
+        """Most bytes that a pass over so many samples makes and uses at once."""
+        return self.peak_fixed + samples * self.peak_per_sample
 
 
 @dataclass(frozen=True)
@@ -46,36 +52,47 @@ class Pace:
     samples: int  # of that piece
 
 
-def measure(task: Task, model: nn.Module, batch: Any, precision: str) -> Costs:
+def measure(task: Task, model: nn.Module, batch: Any, precision: str, peak: bool = False) -> Costs:
     """Costs of `task.loss` on `batch`, found on pieces of at most eight samples.
 
     They follow from the shapes, so that what takes long is not computed (`tally`); where a loss fails without, it is,
     and a message says so. Two sizes of piece tell what grows with the batch from what does not. The model's weights,
     buffers and gradients and the random state are left as they were.
+
+    Args:
+        peak: also find the peak during the backward pass, for models that compute activations again there.
     """
     try:
-        return passes(task, model, batch, precision, compute=False)
+        return passes(task, model, batch, precision, compute=False, peak=peak)
     except Exception as error:  # whatever it is: if it is not about the values, computing fails alike
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         progress.message(f"plan: the loss wants real values ({reason}); computing them, which can take minutes")
-    return passes(task, model, batch, precision, compute=True)
+    return passes(task, model, batch, precision, compute=True, peak=peak)
 
 
-def passes(task: Task, model: nn.Module, batch: Any, precision: str, compute: bool) -> Costs:
+def passes(task: Task, model: nn.Module, batch: Any, precision: str, compute: bool, peak: bool = False) -> Costs:
     """As `measure`, by passes that do or do not compute."""
     whole = microbatch.size(batch)
     large = min(whole, SMALL_BATCH)
     small = large // 2 if large >= 4 else large  # never 1: batch normalisation needs two samples
     with _untouched(model):
-        kept_small, _ = _forward(task, model, _piece(batch, small), precision, Tally(compute))
-        tally = Tally(compute)
+        first = Tally(compute, watch=peak)
+        kept_small, loss = _forward(task, model, _piece(batch, small), precision, first)
+        if peak:
+            with first:
+                loss.backward()
+            model.zero_grad(set_to_none=True)
+        del loss
+        tally = Tally(compute, watch=peak)
         kept, loss = _forward(task, model, _piece(batch, large), precision, tally)
         with tally:
             loss.backward()
     bytes_small, bytes_large = sum(kept_small), sum(kept)
     slope = (bytes_large - bytes_small) / (large - small) if large > small else bytes_large / large
     fixed = max(0.0, bytes_large - slope * large)
-    return Costs(tally.flops / large, slope, fixed, max(kept, default=0) / large, tally.operations)
+    rise = (tally.peak - first.peak) / (large - small) if large > small else tally.peak / large
+    at_least = max(0.0, tally.peak - rise * large)
+    return Costs(tally.flops / large, slope, fixed, max(kept, default=0) / large, tally.operations, rise, at_least)
 
 
 def pace(config: RunConfig, task: Task, model: nn.Module, runtime: Runtime, steps: int) -> Pace:

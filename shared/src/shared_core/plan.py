@@ -105,7 +105,8 @@ def plan(config: RunConfig, task: Task, runtime: Runtime, steps: int = 5, gpu: s
     model = task.model.to(runtime.device)
     if config.runtime.gradient_checkpointing:
         use_gradient_checkpointing(model)
-    measured = costs.measure(task, model, next(iter(task.batches.epoch(0, 0))), precision)
+    again = config.runtime.gradient_checkpointing
+    measured = costs.measure(task, model, next(iter(task.batches.epoch(0, 0))), precision, peak=again)
     memory, checkpoint = _bytes(config, task, model, measured)
     if config.runtime.fsdp and runtime.world > 1:
         memory = _sharded(memory, model, runtime.world)
@@ -186,9 +187,10 @@ def _micro_batch(config: RunConfig) -> int:
 def _bytes(config: RunConfig, task: Task, model: nn.Module, measured: Costs) -> tuple[dict[str, float], float]:
     """(memory by purpose on one device, size of a checkpoint)."""
     from shared_core import optim
+    from shared_core.tally import storages
 
     trainable = [p for p in model.parameters() if p.requires_grad]
-    weights = _size({tensor.data_ptr(): tensor for tensor in model.state_dict().values()}.values())  # tied ones once
+    weights = float(sum(storages(model.state_dict()).values()))  # tied ones once
     gradients = _size(trainable)
     # AdamW keeps two moments per weight, Muon one
     states = sum(
@@ -197,14 +199,17 @@ def _bytes(config: RunConfig, task: Task, model: nn.Module, measured: Costs) -> 
     )
     averaged = weights if config.training.ema_decay else 0.0
     samples = _micro_batch(config)
+    activations = measured.fixed_bytes + samples * measured.bytes_per_sample
+    # while the backward pass works on the largest tensor, its gradient and one more of its size are there; what is
+    # computed again there may be more
+    workspace = max(2 * samples * measured.largest_per_sample, measured.peak(samples) - activations - gradients)
     memory = {
         "weights": weights,
         "gradients": gradients,
         "optimizer": states,
         "averaged weights": averaged,
-        "activations": measured.fixed_bytes + samples * measured.bytes_per_sample,
-        # while the backward pass works on the largest tensor, its gradient and one more of its size are there
-        "workspace": 2 * samples * measured.largest_per_sample,
+        "activations": activations,
+        "workspace": workspace,
     }
     return memory, weights + averaged + states
 
@@ -280,8 +285,6 @@ def _notes(config: RunConfig, world: int) -> list[str]:
         notes.append("what the processes tell each other takes time besides: gradients, and weights under FSDP")
     if config.runtime.fsdp and world > 1:
         notes.append("an evaluation puts the whole weights on every device, without gradients and optimizer")
-    if config.runtime.gradient_checkpointing:
-        notes.append("gradient checkpointing: the recomputed block's activations come on top of the memory above")
     return notes
 
 

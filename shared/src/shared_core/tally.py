@@ -23,11 +23,13 @@ class Tally(TorchDispatchMode):
         compute: False: these same operations are not computed but answer zeros of the right shape, type and layout.
             They are what takes time, so that a pass costs little more than issuing it. Everything else is computed, on
             real tensors: what branches on values, or leaves PyTorch for another library, does so on those zeros.
+        watch: also look, after each operation, how much memory is in use (`peak`).
     """
 
-    def __init__(self, compute: bool) -> None:
+    def __init__(self, compute: bool, watch: bool = False) -> None:
         super().__init__()
-        self.compute = compute
+        self.compute, self.watch = compute, watch
+        self.peak = 0  # most bytes in use at once, of those made under this mode
         self.operations = 0  # issued to the device; views cost nothing there
         self.flops = 0
         self._made: dict[StorageWeakRef, int] = {}
@@ -39,6 +41,8 @@ class Tally(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if func.namespace == "prim":  # asks a fake tensor about itself
+            return func(*args, **kwargs)
         formula = _FORMULAS.get(func._overloadpacket)
         if formula is None and func._can_decompose():  # as in inference mode, where a whole `linear` arrives
             with self:
@@ -57,6 +61,9 @@ class Tally(TorchDispatchMode):
         # what is written in place returns the memory that was given to it
         given = storages(inputs) if func._schema.is_mutable else {}
         self._made |= {key: size for key, size in storages(out).items() if key not in given}
+        if self.watch:
+            self._made = self.alive()
+            self.peak = max(self.peak, sum(self._made.values()))
 
     def _zeros(self, func: Any, args: Any, kwargs: Any) -> Any:
         """What `func` would return, but zeros."""

@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from retina_diffusion import augment, masks
+from retina_diffusion import masks, moves
 from retina_diffusion.channels import CHANNELS
 from retina_diffusion.model import Condition
 from retina_diffusion.model_config import Augment
@@ -38,7 +38,7 @@ class Photographs(Dataset[Batch]):
         row = self.rows[index]
         image, mask = self.store.read(*row["place"])
         if self.augment is not None:
-            image, mask = augment.changed(image, mask, self.augment)
+            image, mask = moves.changed(image, mask, self.augment)
         return {"image": image, "mask": mask, "known": known_of(row), **self.encode(row["text"])}
 
 

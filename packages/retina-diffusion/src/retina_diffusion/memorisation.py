@@ -58,12 +58,14 @@ def memorisation(
         pairs: how many of the closest pairs to name.
 
     Raises:
-        ValueError: no generated photographs, or fewer than four of training.
+        ValueError: no generated photographs, fewer than four of training, or training ones among the others.
     """
     if not len(generated) or len(training) < 4:
         raise ValueError(f"photographs: {len(generated)} generated, {len(training)} of training; need 1 and 4 at least")
     of_real = nearest(training, training, itself=False) if other is None else nearest(other, training)
     limit = float(np.quantile(of_real.ratio, RARE))
+    if limit < 1e-6:
+        raise ValueError("real photographs: some were trained on, or are there twice; no copy could be told from them")
     found = nearest(generated, training)
     share = wilson(int((found.ratio < limit).sum()), len(generated))
     return Memorisation(share, limit, RARE, found, found.ratio.argsort(kind="stable")[:pairs], of_real)

@@ -9,17 +9,19 @@ Shapes: N images, B of a batch, M mask channels, C features, H x W pixels, F poo
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from retina_diffusion import fidelity
+from retina_diffusion import augment, fidelity
 
 WIDTHS = (16, 32, 64, 64)  # features by level; deeper levels have as many as the last
 GROUPS = 8  # of the norms
+WARM_UP = 20  # steps
 COARSEST = 8  # pixels of the deepest level, about: there the network sees the whole photograph
 
 
@@ -39,7 +41,7 @@ class Segmenter(nn.Module):
         widths = [WIDTHS[min(level, len(WIDTHS) - 1)] for level in range(levels)]
         before = [2 * 3, *widths[:-1]]
         self.down = nn.ModuleList(Block(a, b) for a, b in zip(before, widths, strict=True))
-        self.up = nn.ModuleList(Block(a + b, a) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.up = nn.ModuleList(Block(a + b, a) for a, b in itertools.pairwise(widths))
         self.out = nn.Conv2d(widths[0], classes, 1)
         self.register_buffer("thresholds", torch.full((classes,), 0.5))
 
@@ -119,80 +121,86 @@ def fit(
     batch: int = 16,
     lr: float = 3e-3,
     val: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None,
-    opts: dict | None = None,
 ) -> Segmenter:
-    o = dict(binary=False, dice=1.0, pw=0.0, transpose=True, ema=0.0, wd=0.01, color=0.1, focal=0.0)
-    o.update(opts or {})
-    draw = torch.Generator().manual_seed(seed)
+    """A segmenter of real photographs, on their device.
+
+    Args:
+        known: (N, M); a channel counts in a photograph only where it is True.
+        val: photographs, masks and `known` that thresholds are chosen on. Without them the training photographs serve,
+            which the network knows too well: Dice then suffers a little, average precision knows no thresholds.
+
+    Raises:
+        ValueError: shapes that do not belong together, or no channel that is known anywhere.
+    """
+    if len(masks) != len(images) or known.shape != masks.shape[:2] or masks.shape[2:] != images.shape[2:]:
+        shapes = f"images {tuple(images.shape)}, masks {tuple(masks.shape)}, known {tuple(known.shape)}"
+        raise ValueError(f"{shapes}: must be (N, 3, H, W), (N, M, H, W), (N, M)")
+    if not known.any():
+        raise ValueError("known: no channel of any photograph; a segmenter needs masks to learn from")
+    objective = _Objective(masks, known)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = Segmenter(masks.shape[1], max(2, 1 + round(math.log2(min(images.shape[2:]) / COARSEST))))
-    model.to(images.device, memory_format=torch.channels_last)
-    target = fidelity.truth(masks).float() if o["binary"] else masks
-    w = known.float()
-    share = (target.mean(dim=(2, 3)) * w).sum(0) / w.sum(0).clamp(min=1)
-    share = share.clamp(1e-4, 0.5)
-    with torch.no_grad():
+        model = Segmenter(masks.shape[1], _levels(images))
+    with torch.no_grad():  # at first, everywhere the share that the class has
         model.out.weight.mul_(0.1)
-        model.out.bias.copy_(torch.logit(share))
-    pos = share ** -o["pw"]
-    opt = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=o["wd"])
-    sched = torch.optim.lr_scheduler.LambdaLR(
-        opt, lambda s: min(1, (s + 1) / 20) * (0.5 + 0.5 * math.cos(math.pi * s / steps))
+        model.out.bias.copy_(torch.logit(objective.share_M))
+    model.to(images.device, memory_format=torch.channels_last).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(1.0, (step + 1) / WARM_UP) * (1 + math.cos(math.pi * step / steps)) / 2
     )
-    model.train()
+    draw = torch.Generator().manual_seed(seed)
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
+        for rows in itertools.islice(_rows(len(images), batch, draw), steps):
+            rows = rows.to(images.device)
+            image, mask = augment.reflected((images[rows], masks[rows]), draw)
+            loss = objective(model(augment.light(image, draw)), mask, known[rows])
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+    chosen_on = val or (images, masks, known)
+    model.thresholds.copy_(fidelity.thresholds(model.probabilities(chosen_on[0]), *chosen_on[1:]))
+    return model
+
+
+class _Objective:
+    """What training lessens: cross-entropy and soft Dice (Milletari et al. 2016, 3DV) of the covered shares.
+
+    Classes are as rare as one pixel in five hundred. So the cross-entropy of each is divided by what a constant
+    prediction of its share would score, and Dice is taken over the whole batch, where it seldom lacks the class.
+    """
+
+    def __init__(self, masks: torch.Tensor, known: torch.Tensor) -> None:
+        weight_NM = known.float()
+        share_M = (masks.mean(dim=(2, 3)) * weight_NM).sum(dim=0) / weight_NM.sum(dim=0).clamp(min=1)
+        self.share_M = share_M.clamp(1e-4, 0.5)
+        self._constant_M = -torch.xlogy(self.share_M, self.share_M) - torch.xlogy(1 - self.share_M, 1 - self.share_M)
+
+    def __call__(self, logits: torch.Tensor, mask: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+        weight = known.float()[:, :, None, None].expand_as(mask)
+        pixels_M = weight.sum(dim=(0, 2, 3))
+        entropy = F.binary_cross_entropy_with_logits(logits, mask, weight, reduction="none").sum(dim=(0, 2, 3))
+        found = logits.sigmoid()
+        hit, all_of_it = ((weight * part).sum(dim=(0, 2, 3)) for part in (found * mask, found**2 + mask**2))
+        dice_M = (2 * hit + 1) / (all_of_it + 1)
+        loss_M = entropy / pixels_M.clamp(min=1) / self._constant_M + 1 - dice_M
+        return (loss_M * (pixels_M > 0)).sum() / (pixels_M > 0).sum().clamp(min=1)
+
+
+def _levels(images: torch.Tensor) -> int:
+    return max(2, 1 + round(math.log2(min(images.shape[2:]) / COARSEST)))
+
+
+def _rows(count: int, batch: int, draw: torch.Generator) -> Iterator[torch.Tensor]:
+    """Rows of batches without end: every photograph once before any comes again."""
     order = torch.empty(0, dtype=torch.long)
-    ema = None
-    for step in range(steps):
+    while True:
         while len(order) < batch:
-            order = torch.cat([order, torch.randperm(len(images), generator=draw)])
-        rows, order = order[:batch].to(images.device), order[batch:]
-        x, t = images[rows], target[rows]
-        x, t = _augmented(x, t, draw, o)
-        logits = model(x)
-        k = w[rows][:, :, None, None]
-        p = logits.sigmoid()
-        bce = F.binary_cross_entropy_with_logits(logits, t, pos_weight=pos[:, None, None], reduction="none")
-        if o["focal"]:
-            bce = bce * (p.detach() - t).abs() ** o["focal"]
-        per = k.sum((0, 2, 3)) * x.shape[2] * x.shape[3]
-        bce = (bce * k).sum((0, 2, 3)) / per.clamp(min=1) / (-(share * share.log() + (1 - share) * (1 - share).log()))
-        inter, total = (p * t * k).sum((0, 2, 3)), ((p * p + t * t) * k).sum((0, 2, 3))
-        dice = 1 - (2 * inter + 1) / (total + 1)
-        there = per > 0
-        loss = (bce + o["dice"] * dice)[there].mean()
-        opt.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        opt.step()
-        sched.step()
-        if o["ema"]:
-            with torch.no_grad():
-                d = min(o["ema"], (step + 1) / (step + 10))
-                if ema is None:
-                    ema = [p.clone() for p in model.parameters()]
-                for e, q in zip(ema, model.parameters()):
-                    e.lerp_(q, 1 - d)
-    if ema is not None:
-        with torch.no_grad():
-            for e, q in zip(ema, model.parameters()):
-                q.copy_(e)
-    return model.eval()
-
-
-def _augmented(x, t, draw, o):
-    B = len(x)
-    coin = torch.rand(3, B, generator=draw) < 0.5
-    for axes, c in zip(([2], [3]), coin):
-        c = c.to(x.device)[:, None, None, None]
-        x, t = torch.where(c, x.flip(axes), x), torch.where(c, t.flip(axes), t)
-    if o["transpose"] and x.shape[2] == x.shape[3]:
-        c = coin[2].to(x.device)[:, None, None, None]
-        x, t = torch.where(c, x.transpose(2, 3), x), torch.where(c, t.transpose(2, 3), t)
-    s = o["color"]
-    gain = torch.exp(s * torch.randn(B, 1, 1, 1, generator=draw) + s * torch.randn(B, 3, 1, 1, generator=draw)).to(x)
-    x = (x + 1) * gain - 1
-    return x, t
+            order = torch.cat([order, torch.randperm(count, generator=draw)])
+        yield order[:batch]
+        order = order[batch:]
 
 
 def _around(image_BCHW: torch.Tensor) -> torch.Tensor:

@@ -65,7 +65,8 @@ def test_intervals_are_as_wide_as_fresh_images_spread() -> None:
 
 def test_a_change_is_the_difference_of_two_scores_with_a_narrower_interval() -> None:
     probability, coverage, known = data(3, n=20)
-    worse = (probability + torch.rand(probability.shape, generator=torch.Generator().manual_seed(0))) / 2
+    noise = torch.rand(probability.shape, generator=torch.Generator().manual_seed(0))
+    worse = 0.8 * probability + 0.2 * noise
     first, second = (fidelity.fidelity(p, coverage, known, HALF, seed=0) for p in (worse, probability))
     for a, b, found in zip(
         first, second, fidelity.change(worse, probability, coverage, known, HALF, seed=0), strict=True
@@ -74,8 +75,7 @@ def test_a_change_is_the_difference_of_two_scores_with_a_narrower_interval() -> 
             gap = getattr(found, name)
             assert gap.value == pytest.approx(getattr(b, name).value - getattr(a, name).value)
             assert gap.low < gap.value < gap.high
-            assert gap.high - gap.low < getattr(b, name).high - getattr(b, name).low
-        assert found.average_precision.low > 0
+            assert gap.high - gap.low < 0.8 * (getattr(b, name).high - getattr(b, name).low)
 
 
 def test_shuffled_masks_are_told_from_right_ones() -> None:

@@ -161,7 +161,7 @@ class _Seen:
 
         The bins' edges are quantiles of the positives' probabilities, so that a rare class has as many as another."""
         scores = self.p_NL[self.there_NL].sort().values
-        picks = torch.linspace(0, len(scores) - 1, min(BINS, len(scores))).round().long()
+        picks = torch.linspace(0, len(scores) - 1, min(BINS, len(scores)), dtype=torch.float64).round().long()
         self.edges_K = scores[picks.to(scores.device)].unique() if len(scores) else scores.new_full((1,), 0.5)
         bins = len(self.edges_K) + 1
         index_NL = torch.bucketize(self.p_NL, self.edges_K, right=True)

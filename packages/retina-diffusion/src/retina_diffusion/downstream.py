@@ -1,0 +1,262 @@
+"""Do generated photographs help to train a grader of retinopathy?
+
+A small residual network (He et al. 2016) is trained on real photographs only, and on real and generated ones, with the
+same steps, batch, augmentation, initial weights and schedule; both are tested on the same real photographs. Batches of
+either are drawn grade by grade in equal parts, so that a generator that makes other grades more often than life does
+not change what the network expects: what is left is what the photographs themselves teach.
+
+Shapes: N photographs (N, 3, H, W) in [-1, 1], B of a batch or bootstrap resamples, K grades, S seeds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+from torch import nn
+from torch.nn import functional as F
+
+from retina_diffusion import augment
+from shared_core.intervals import Estimate, Floats, Resamples
+from shared_core.multiclass import MacroF1
+
+WIDTHS = (16, 32, 64, 96)
+GROUPS = 8
+Statistic = Callable[[Floats], Floats]  # of weights (B, N)
+METRICS = ("kappa", "accuracy", "macro_f1")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One metric. Values are means over the seeds.
+
+    Intervals put two sources of chance together, as the root of the sum of squares: other test photographs, by a
+    bootstrap that resamples them jointly for all seeds and both ways to train, and other seeds, by Student's t of the
+    seeds' values. The second is wide with three seeds, and rightly so.
+    """
+
+    real: Estimate  # trained on real photographs only
+    both: Estimate  # trained on real and generated ones
+    gain: Estimate  # both - real, paired
+    by_seed: tuple[float, ...]  # the gain of each seed
+
+
+@dataclass(frozen=True)
+class Gain:
+    metrics: dict[str, Comparison]  # by METRICS
+    real_answers_SN: NDArray[np.int64]  # grades answered for the test photographs
+    both_answers_SN: NDArray[np.int64]
+
+
+def gain(
+    real: torch.Tensor,
+    grades: torch.Tensor,
+    synthetic: torch.Tensor,
+    synthetic_grades: torch.Tensor,
+    test: torch.Tensor,
+    test_grades: torch.Tensor,
+    groups: ArrayLike | None = None,
+    seeds: Sequence[int] = (0, 1, 2),
+    steps: int = 300,
+    batch: int = 32,
+    share: float = 0.5,
+    classes: int = 5,
+    n_resamples: int = 1000,
+) -> Gain:
+    """What generated photographs add to real ones.
+
+    Args:
+        grades, synthetic_grades, test_grades: (N,) integers in 0..classes-1.
+        groups: (N,) sources of the test photographs (patients), if some share one.
+        seeds: of the trainings, three at least: one more or less may make or undo a gain.
+        share: of the generated photographs in each batch of the second way to train.
+
+    Raises:
+        ValueError: fewer than three seeds, a share outside 0 to 1, grades that are none or too few.
+    """
+    if len(set(seeds)) < 3:
+        raise ValueError(f"seeds: {list(seeds)}; give three different ones at least, a single training proves nothing")
+    made = round(share * batch)
+    if not 0 < made < batch:
+        raise ValueError(f"share: {share} of a batch of {batch} leaves no real or no generated photograph")
+    for name, images, marks in (("real", real, grades), ("synthetic", synthetic, synthetic_grades)):
+        _check(name, images, marks, classes)
+    _check("test", test, test_grades, classes)
+    answers: dict[str, list[NDArray[np.int64]]] = {"real": [], "both": []}
+    for seed in seeds:
+        for way, parts in (
+            ("real", [(real, grades, batch)]),
+            ("both", [(real, grades, batch - made), (synthetic, synthetic_grades, made)]),
+        ):
+            answers[way].append(grade(trained(parts, seed, steps, classes), test))
+    first, second = (np.stack(answers[way]) for way in ("real", "both"))
+    found = compared(first, second, test_grades.cpu().numpy(), classes, groups, n_resamples)
+    return Gain(found, first, second)
+
+
+def compared(
+    first_SN: NDArray[np.int64],
+    second_SN: NDArray[np.int64],
+    labels_N: NDArray[np.int64],
+    classes: int,
+    groups: ArrayLike | None = None,
+    n_resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Comparison]:
+    """The metrics of two ways to train, from the answers that each seed's networks gave to the same photographs."""
+    resamples = Resamples(len(labels_N), n_resamples, seed, groups, "sources")
+    kinds = {"kappa": Kappa, "accuracy": Accuracy, "macro_f1": MacroF1}
+    found = {}
+    for name in METRICS:
+        first, second = ([kinds[name](answer, labels_N, classes) for answer in way] for way in (first_SN, second_SN))
+        less = [Difference(b, a) for a, b in zip(first, second, strict=True)]
+        gains = tuple(float(one(np.ones((1, len(labels_N))))[0]) for one in less)
+        found[name] = Comparison(*(_estimate(resamples, parts) for parts in (first, second, less)), gains)
+    return found
+
+
+def _estimate(resamples: Resamples, parts: Sequence[Statistic]) -> Estimate:
+    """The mean over the seeds of a metric, `parts` being that of each; the interval is described in `Comparison`."""
+    of_images = resamples.estimate(lambda w_BN: np.mean([part(w_BN) for part in parts], axis=0))
+    values_S = [float(part(np.ones((1, resamples.n)))[0]) for part in parts]
+    seeds = len(parts)
+    reach = float(stats.t.ppf(0.975, seeds - 1) * np.std(values_S, ddof=1) / math.sqrt(seeds))
+    value = of_images.value
+    low, high = (
+        value + sign * math.hypot(value - end, reach) for sign, end in ((-1, of_images.low), (1, of_images.high))
+    )
+    return replace(of_images, low=low, high=high, method=f"{of_images.method}, and Student's t over {seeds} seeds")
+
+
+class Kappa:
+    """Quadratic weighted kappa (Cohen 1968, Psychological Bulletin 70:213) as a function of weights (B, N): 1 less the
+    mean squared distance of answers and labels over that of as many of each at random. NaN where all are the same."""
+
+    def __init__(self, answers: NDArray[np.int64], labels: NDArray[np.int64], classes: int) -> None:
+        self._apart_N = (answers - labels).astype(float) ** 2
+        eye, grade = np.eye(classes), np.arange(classes, dtype=float)
+        self._answered_NK, self._labelled_NK = eye[answers], eye[labels]
+        self._apart_KK = (grade[:, None] - grade) ** 2
+
+    def __call__(self, w_BN: Floats) -> Floats:
+        answered_BK, labelled_BK = w_BN @ self._answered_NK, w_BN @ self._labelled_NK
+        by_chance_B = ((answered_BK @ self._apart_KK) * labelled_BK).sum(axis=1) / w_BN.sum(axis=1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found: Floats = 1 - (w_BN @ self._apart_N) / by_chance_B
+        return np.where(by_chance_B > 0, found, math.nan)
+
+
+class Accuracy:
+    """The share of right answers as a function of weights (B, N)."""
+
+    def __init__(self, answers: NDArray[np.int64], labels: NDArray[np.int64], classes: int) -> None:
+        self._right_N = (answers == labels).astype(float)
+
+    def __call__(self, w_BN: Floats) -> Floats:
+        found: Floats = w_BN @ self._right_N / w_BN.sum(axis=1)
+        return found
+
+
+class Difference:
+    """One metric less another."""
+
+    def __init__(self, metric: Statistic, less: Statistic) -> None:
+        self._metric, self._less = metric, less
+
+    def __call__(self, w_BN: Floats) -> Floats:
+        return self._metric(w_BN) - self._less(w_BN)
+
+
+class Grader(nn.Module):
+    """Photographs to logits (B, K): four levels of one residual block each, then the mean and the largest over places.
+
+    A lesion of a few pixels decides a grade, which a mean over the photograph would not show.
+    """
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, WIDTHS[0], 3, padding=1, bias=False)
+        self.blocks = nn.ModuleList(Residual(a, b) for a, b in zip((WIDTHS[0], *WIDTHS[:-1]), WIDTHS, strict=True))
+        self.out = nn.Linear(2 * WIDTHS[-1], classes)
+
+    def forward(self, image_BCHW: torch.Tensor) -> torch.Tensor:
+        x = self.stem(image_BCHW.contiguous(memory_format=torch.channels_last))
+        for block in self.blocks:
+            x = F.avg_pool2d(block(x), 2)
+        return self.out(torch.cat([x.mean(dim=(2, 3)), x.amax(dim=(2, 3))], dim=1))
+
+
+class Residual(nn.Module):
+    """Two convolutions before which there are norms, beside a shortcut (He et al. 2016, "Identity Mappings")."""
+
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.GroupNorm(GROUPS, before), nn.GroupNorm(GROUPS, after)
+        self.conv1 = nn.Conv2d(before, after, 3, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(after, after, 3, padding=1, bias=False)
+        self.shortcut = nn.Conv2d(before, after, 1, bias=False) if before != after else nn.Identity()
+
+    def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        inner = self.conv1(F.silu(self.norm1(x_BCHW)))
+        return self.shortcut(x_BCHW) + self.conv2(F.silu(self.norm2(inner)))
+
+
+Part = tuple[torch.Tensor, torch.Tensor, int]  # photographs, their grades, and how many of them are in each batch
+
+
+def trained(parts: Sequence[Part], seed: int, steps: int, classes: int, lr: float = 2e-3) -> Grader:
+    """A grader of photographs that come from one part or several.
+
+    The seed settles weights, batches and augmentation. Weights and the order of grades are the same whatever the parts.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        grader = Grader(classes)
+    device = parts[0][0].device
+    grader.to(device, memory_format=torch.channels_last).train()
+    draws = [torch.Generator().manual_seed(seed * 1000 + number) for number in range(len(parts))]
+    optimizer = torch.optim.AdamW(grader.parameters(), lr=lr, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.1)
+    for _ in range(steps):
+        drawn = [_batch(*part, draw) for part, draw in zip(parts, draws, strict=True)]
+        images, grades = (torch.cat(columns) for columns in zip(*drawn, strict=True))
+        loss = F.cross_entropy(grader(images), grades)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(grader.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+    return grader.eval()
+
+
+@torch.no_grad()
+def grade(grader: Grader, images: torch.Tensor, batch: int = 64) -> NDArray[np.int64]:
+    """The most probable grade of each photograph (N,), over the four reflections."""
+    found = []
+    for part in images.split(batch):
+        views = [grader(part.flip(axes)).softmax(dim=1) for axes in ([], [2], [3], [2, 3])]
+        found.append(torch.stack(views).mean(dim=0).argmax(dim=1).cpu())
+    return torch.cat(found).numpy()
+
+
+def _batch(
+    images: torch.Tensor, grades: torch.Tensor, count: int, draw: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Photographs of equally frequent grades, augmented."""
+    marks = grades.cpu()
+    weight_N = 1.0 / marks.bincount().double()[marks]
+    rows = torch.multinomial(weight_N, count, replacement=True, generator=draw).to(images.device)
+    return augment.photographs(images[rows], draw), grades[rows].long()
+
+
+def _check(name: str, images: torch.Tensor, grades: torch.Tensor, classes: int) -> None:
+    if images.ndim != 4 or grades.shape != (len(images),) or not len(images):
+        shapes = f"{tuple(images.shape)} and {tuple(grades.shape)}"
+        raise ValueError(f"{name}: photographs and grades of shapes {shapes}; must be (N, 3, H, W) and (N,)")
+    if grades.is_floating_point() or grades.min() < 0 or grades.max() >= classes:
+        raise ValueError(f"{name}: grades must be integers in 0..{classes - 1}")

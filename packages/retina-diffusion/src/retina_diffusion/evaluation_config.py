@@ -1,0 +1,23 @@
+"""The settings of the section `evaluation`."""
+
+from __future__ import annotations
+
+
+from retina_diffusion.data_config import Channel
+from shared_core.settings import Section, resumable
+
+
+class Evaluation(Section):
+    """What images are judged by (`retina_diffusion.evaluate`)."""
+
+    classes: tuple[Channel, ...] = resumable(
+        (),
+        description="classes whose masks images must follow: those that the resolution can show; default: all that the "
+        "network sees and the photographs have, but the field of view",
+    )
+    per_mask: int = resumable(4, ge=2, description="images for each mask")
+    segmenter_steps: int = resumable(400, ge=1, description="training of the segmenter that judges, on real photographs")
+    grader_steps: int = resumable(300, ge=1, description="training of each grader, for --downstream")
+    generated: int = resumable(500, ge=10, description="images that graders get besides real ones, for --downstream")
+
+

@@ -162,7 +162,10 @@ def _frechet(a: Floats, b: Floats, w_a: Floats, w_b: Floats) -> float:
 def _root(centred_NF: Floats, w_N: Floats) -> Floats:
     """Some R of at most F rows whose R'R is the covariance."""
     scaled = centred_NF * np.sqrt(w_N / (w_N.sum() - 1))[:, None]
-    return np.linalg.qr(scaled, mode="r") if scaled.shape[0] > scaled.shape[1] else scaled
+    if scaled.shape[0] <= scaled.shape[1]:
+        return scaled
+    root: Floats = np.linalg.qr(scaled, mode="r")
+    return root
 
 
 class _Kernel:

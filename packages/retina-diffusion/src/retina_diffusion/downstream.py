@@ -22,13 +22,15 @@ from torch import nn
 from torch.nn import functional as F
 
 from retina_diffusion import augment
+from retina_diffusion.descent import descend
 from shared_core.intervals import Estimate, Floats, Resamples
 from shared_core.multiclass import MacroF1
+from shared_core.seeds import derive, seeded
 
 WIDTHS = (16, 32, 64, 96)
 GROUPS = 8
 Statistic = Callable[[Floats], Floats]  # of weights (B, N)
-METRICS = ("kappa", "accuracy", "macro_f1")
+Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,8 @@ class Comparison:
 @dataclass(frozen=True)
 class Gain:
     metrics: dict[str, Comparison]  # by METRICS
-    real_answers_SN: NDArray[np.int64]  # grades answered for the test photographs
-    both_answers_SN: NDArray[np.int64]
+    real_answers_SN: Indices  # grades answered for the test photographs
+    both_answers_SN: Indices
 
 
 def gain(
@@ -87,7 +89,7 @@ def gain(
     for name, images, marks in (("real", real, grades), ("synthetic", synthetic, synthetic_grades)):
         _check(name, images, marks, classes)
     _check("test", test, test_grades, classes)
-    answers: dict[str, list[NDArray[np.int64]]] = {"real": [], "both": []}
+    answers: dict[str, list[Indices]] = {"real": [], "both": []}
     for seed in seeds:
         for way, parts in (
             ("real", [(real, grades, batch)]),
@@ -100,9 +102,9 @@ def gain(
 
 
 def compared(
-    first_SN: NDArray[np.int64],
-    second_SN: NDArray[np.int64],
-    labels_N: NDArray[np.int64],
+    first_SN: Indices,
+    second_SN: Indices,
+    labels_N: Indices,
     classes: int,
     groups: ArrayLike | None = None,
     n_resamples: int = 1000,
@@ -110,14 +112,18 @@ def compared(
 ) -> dict[str, Comparison]:
     """The metrics of two ways to train, from the answers that each seed's networks gave to the same photographs."""
     resamples = Resamples(len(labels_N), n_resamples, seed, groups, "sources")
-    kinds = {"kappa": Kappa, "accuracy": Accuracy, "macro_f1": MacroF1}
+    once = np.ones((1, len(labels_N)))
     found = {}
-    for name in METRICS:
-        first, second = ([kinds[name](answer, labels_N, classes) for answer in way] for way in (first_SN, second_SN))
-        less = [Difference(b, a) for a, b in zip(first, second, strict=True)]
-        gains = tuple(float(one(np.ones((1, len(labels_N))))[0]) for one in less)
-        found[name] = Comparison(*(_estimate(resamples, parts) for parts in (first, second, less)), gains)
+    for name, metric in METRICS.items():
+        first, second = ([metric(answer, labels_N, classes) for answer in way] for way in (first_SN, second_SN))
+        gains = [_less(b, a) for a, b in zip(first, second, strict=True)]
+        real, both, gain_ = (_estimate(resamples, parts) for parts in (first, second, gains))
+        found[name] = Comparison(real, both, gain_, tuple(float(one(once)[0]) for one in gains))
     return found
+
+
+def _less(metric: Statistic, other: Statistic) -> Statistic:
+    return lambda w_BN: metric(w_BN) - other(w_BN)
 
 
 def _estimate(resamples: Resamples, parts: Sequence[Statistic]) -> Estimate:
@@ -137,7 +143,7 @@ class Kappa:
     """Quadratic weighted kappa (Cohen 1968, Psychological Bulletin 70:213) as a function of weights (B, N): 1 less the
     mean squared distance of answers and labels over that of as many of each at random. NaN where all are the same."""
 
-    def __init__(self, answers: NDArray[np.int64], labels: NDArray[np.int64], classes: int) -> None:
+    def __init__(self, answers: Indices, labels: Indices, classes: int) -> None:
         self._apart_N = (answers - labels).astype(float) ** 2
         eye, grade = np.eye(classes), np.arange(classes, dtype=float)
         self._answered_NK, self._labelled_NK = eye[answers], eye[labels]
@@ -154,7 +160,7 @@ class Kappa:
 class Accuracy:
     """The share of right answers as a function of weights (B, N)."""
 
-    def __init__(self, answers: NDArray[np.int64], labels: NDArray[np.int64], classes: int) -> None:
+    def __init__(self, answers: Indices, labels: Indices, classes: int) -> None:
         self._right_N = (answers == labels).astype(float)
 
     def __call__(self, w_BN: Floats) -> Floats:
@@ -162,14 +168,11 @@ class Accuracy:
         return found
 
 
-class Difference:
-    """One metric less another."""
-
-    def __init__(self, metric: Statistic, less: Statistic) -> None:
-        self._metric, self._less = metric, less
-
-    def __call__(self, w_BN: Floats) -> Floats:
-        return self._metric(w_BN) - self._less(w_BN)
+METRICS: dict[str, Callable[[Indices, Indices, int], Statistic]] = {  # of answers (N,), labels (N,) and K
+    "kappa": Kappa,
+    "accuracy": Accuracy,
+    "macro_f1": MacroF1,
+}
 
 
 class Grader(nn.Module):
@@ -212,30 +215,24 @@ Part = tuple[torch.Tensor, torch.Tensor, int]  # photographs, their grades, and 
 def trained(parts: Sequence[Part], seed: int, steps: int, classes: int, lr: float = 2e-3) -> Grader:
     """A grader of photographs that come from one part or several.
 
-    The seed settles weights, batches and augmentation. Weights and the order of grades are the same whatever the parts.
+    The seed settles weights, batches and augmentation. Weights do not depend on the parts.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         grader = Grader(classes)
-    device = parts[0][0].device
-    grader.to(device, memory_format=torch.channels_last).train()
-    draws = [torch.Generator().manual_seed(seed * 1000 + number) for number in range(len(parts))]
-    optimizer = torch.optim.AdamW(grader.parameters(), lr=lr, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.1)
-    for _ in range(steps):
+    grader.to(parts[0][0].device)
+    draws = [torch.Generator().manual_seed(derive(seed, "part", number)) for number in range(len(parts))]
+
+    def loss() -> torch.Tensor:
         drawn = [_batch(*part, draw) for part, draw in zip(parts, draws, strict=True)]
         images, grades = (torch.cat(columns) for columns in zip(*drawn, strict=True))
-        loss = F.cross_entropy(grader(images), grades)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(grader.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-    return grader.eval()
+        return F.cross_entropy(grader(images), grades)
+
+    descend(grader, loss, steps, lr, weight_decay=0.05)
+    return grader
 
 
 @torch.no_grad()
-def grade(grader: Grader, images: torch.Tensor, batch: int = 64) -> NDArray[np.int64]:
+def grade(grader: Grader, images: torch.Tensor, batch: int = 64) -> Indices:
     """The most probable grade of each photograph (N,), over the four reflections."""
     found = []
     for part in images.split(batch):

@@ -14,7 +14,7 @@ Shapes: N images, M channels, H x W pixels, K bins of scores, B bootstrap resamp
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from shared_core.intervals import Estimate, Floats, Ratio, Resamples, undefined
 
+Statistic = Callable[[Floats], Floats]  # of weights (B, N)
 TRUTH = 0.15
 UNSEARCHED = undefined("no image was searched for this class")
 BINS = 256  # of scores: every bin holds no more than one in 256 of a class's pixels, so that curves keep their shape
@@ -107,8 +108,7 @@ def change(
             continue
         a, b = seen
         resamples = Resamples(len(rows), n_resamples, seed, None if groups is None else np.asarray(groups)[rows], unit)
-        dice = resamples.estimate(lambda w_BN, a=a, b=b: b.dice(w_BN) - a.dice(w_BN))
-        area = resamples.estimate(lambda w_BN, a=a, b=b: b.binned(w_BN) - a.binned(w_BN))
+        dice, area = (resamples.estimate(_less(*parts)) for parts in ((b.dice, a.dice), (b.binned, a.binned)))
         found.append(Change(dice, _moved(area, b.average_precision() - a.average_precision())))
     return tuple(found)
 
@@ -193,6 +193,10 @@ class _Seen:
         hits_K, found_K = self.hits_NK.sum(axis=0).cumsum(), self.all_NK.sum(axis=0).cumsum()
         dice_K = 2 * hits_K / (found_K + hits_K[-1])
         return float(self.edges_K.flip(0)[int(dice_K[:-1].argmax())])
+
+
+def _less(metric: Statistic, other: Statistic) -> Statistic:
+    return lambda w_BN: metric(w_BN) - other(w_BN)
 
 
 def _moved(binned: Estimate, value: float) -> Estimate:

@@ -12,7 +12,7 @@ Shapes: N generated, T training, (., 3, H, W) in [-1, 1]; D numbers of a small p
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -24,12 +24,13 @@ from shared_core.intervals import Estimate, wilson
 SIDE = 32  # pixels of the small photographs
 NEXT = 20  # training photographs after the nearest
 RARE = 0.01  # share of real photographs that would count as memorised
-REFLECTIONS = ([], [2], [3], [2, 3])  # axes; a training photograph is seen in all of them
+REFLECTIONS: tuple[list[int], ...] = ([], [2], [3], [2, 3])  # axes; a training photograph is seen in all of them
 # luminance and the two colour differences of ITU-R BT.601
 YCC = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
 
 
-class Nearest(NamedTuple):
+@dataclass(frozen=True)
+class Nearest:
     """Of each photograph, the nearest training photograph."""
 
     ratio: NDArray[np.float64]  # (N,) of its distance to that of the next ones: 0 for a copy, 1 for one among many
@@ -37,7 +38,8 @@ class Nearest(NamedTuple):
     index: NDArray[np.int64]  # (N,) of the training photograph
 
 
-class Memorisation(NamedTuple):
+@dataclass(frozen=True)
+class Memorisation:
     share: Estimate  # of the generated photographs that are memorised, with Wilson's interval
     limit: float  # the ratio below which one is
     expected: float  # the share that other real photographs would have

@@ -18,10 +18,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from retina_diffusion import augment, fidelity
+from retina_diffusion.descent import descend
+from shared_core.seeds import seeded
 
 WIDTHS = (16, 32, 64, 64)  # features by level; deeper levels have as many as the last
 GROUPS = 8  # of the norms
-WARM_UP = 20  # steps
 COARSEST = 8  # pixels of the deepest level, about: there the network sees the whole photograph
 
 
@@ -54,6 +55,12 @@ class Segmenter(nn.Module):
         made = cls(len(state["out.bias"]), levels)
         made.load_state_dict(dict(state))
         return made.eval()
+
+    @torch.no_grad()
+    def start_at(self, share_M: torch.Tensor) -> None:
+        """Let every pixel have about the share of each class, before anything is learnt."""
+        self.out.weight.mul_(0.1)
+        nn.init.zeros_(self.out.bias).add_(torch.logit(share_M).to(self.out.bias))
 
     def forward(self, image_BCHW: torch.Tensor) -> torch.Tensor:
         """Logits (B, M, H, W)."""
@@ -138,28 +145,19 @@ def fit(
     if not known.any():
         raise ValueError("known: no channel of any photograph; a segmenter needs masks to learn from")
     objective = _Objective(masks, known)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         model = Segmenter(masks.shape[1], _levels(images))
-    with torch.no_grad():  # at first, everywhere the share that the class has
-        model.out.weight.mul_(0.1)
-        model.out.bias.copy_(torch.logit(objective.share_M))
-    model.to(images.device, memory_format=torch.channels_last).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min(1.0, (step + 1) / WARM_UP) * (1 + math.cos(math.pi * step / steps)) / 2
-    )
+    model.start_at(objective.share_M)
+    model.to(images.device)
     draw = torch.Generator().manual_seed(seed)
-    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
-        for rows in itertools.islice(_rows(len(images), batch, draw), steps):
-            rows = rows.to(images.device)
-            image, mask = augment.reflected((images[rows], masks[rows]), draw)
-            loss = objective(model(augment.light(image, draw)), mask, known[rows])
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
+    order = _rows(len(images), batch, draw)
+
+    def loss() -> torch.Tensor:
+        rows = next(order).to(images.device)
+        image, mask = augment.reflected((images[rows], masks[rows]), draw)
+        return objective(model(augment.light(image, draw)), mask, known[rows])
+
+    descend(model, loss, steps, lr, weight_decay=0.01)
     chosen_on = val or (images, masks, known)
     model.thresholds.copy_(fidelity.thresholds(model.probabilities(chosen_on[0]), *chosen_on[1:]))
     return model

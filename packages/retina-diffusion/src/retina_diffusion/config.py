@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from retina_diffusion.data_config import Data, Split
+from retina_diffusion.evaluation_config import Evaluation
 from retina_diffusion.model_config import Augment, Flow, Model, Sampling, Text
 from shared_core.runs import RunOptions
 from shared_core.settings import RunConfig, Section
@@ -25,6 +26,7 @@ class Config(RunConfig):
     flow: Flow = Flow()
     sampling: Sampling = Sampling()
     augment: Augment = Augment()
+    evaluation: Evaluation = Evaluation()
 
     @property
     def token_side(self) -> int:
@@ -48,6 +50,9 @@ class PrepareOptions(Section):
 
 class EvaluateOptions(RunOptions):
     """What is measured."""
+
+    split: Literal["val", "test"] = Field("test", description="which photographs")
+    downstream: bool = Field(False, description="also train graders with and without generated images")
 
 
 class PredictOptions(RunOptions):

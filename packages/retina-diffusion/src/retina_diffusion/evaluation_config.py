@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from retina_diffusion.data_config import Channel
 from shared_core.settings import Section, resumable
 
@@ -15,9 +14,15 @@ class Evaluation(Section):
         description="classes whose masks images must follow: those that the resolution can show; default: all that the "
         "network sees and the photographs have, but the field of view",
     )
+    most_masks: int | None = resumable(
+        None, ge=2, description="masks that images are drawn of, evenly taken; default: those of all photographs"
+    )
+    most_photographs: int | None = resumable(
+        None, ge=20, description="photographs that one image each is drawn of, for FID and KID; default: all"
+    )
     per_mask: int = resumable(4, ge=2, description="images for each mask")
-    segmenter_steps: int = resumable(400, ge=1, description="training of the segmenter that judges, on real photographs")
+    segmenter_steps: int = resumable(
+        400, ge=1, description="training of the segmenter that judges, on real photographs"
+    )
     grader_steps: int = resumable(300, ge=1, description="training of each grader, for --downstream")
     generated: int = resumable(500, ge=10, description="images that graders get besides real ones, for --downstream")
-
-

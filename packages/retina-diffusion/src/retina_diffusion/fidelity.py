@@ -128,7 +128,7 @@ def thresholds(probabilities_NMHW: torch.Tensor, coverage_NMHW: torch.Tensor, kn
 
 def _by_class(
     sets: tuple[torch.Tensor, ...], coverage_NMHW: torch.Tensor, known_NM: torch.Tensor, thresholds_M: torch.Tensor
-) -> Iterator[tuple[NDArray[np.int64], tuple[_Seen, ...]]]:
+) -> Iterator[tuple[NDArray[np.int64], tuple[Seen, ...]]]:
     """Class by class: the images that were searched for it, and what each set of probabilities shows on these."""
     for p in sets:
         if p.shape != coverage_NMHW.shape:
@@ -139,11 +139,16 @@ def _by_class(
     for m, threshold in enumerate(thresholds_M.tolist()):
         rows = known_NM[:, m].nonzero().flatten()
         there = truth(coverage_NMHW[rows.to(coverage_NMHW.device), m])
-        seen = tuple(_Seen(p[rows.to(p.device), m], there.to(p.device), threshold) for p in sets) if len(rows) else ()
+        seen = tuple(Seen(p[rows.to(p.device), m], there.to(p.device), threshold) for p in sets) if len(rows) else ()
         yield rows.cpu().numpy(), seen
 
 
-class _Seen:
+def looked_at(p_NHW: torch.Tensor, coverage_NHW: torch.Tensor, threshold: float) -> Seen:
+    """One class in some images, by its covered shares."""
+    return Seen(p_NHW, truth(coverage_NHW).to(p_NHW.device), threshold)
+
+
+class Seen:
     """What the probabilities of one class show, image by image: counts of pixels, which resamples weigh and add up."""
 
     def __init__(self, p_NHW: torch.Tensor, there_NHW: torch.Tensor, threshold: float) -> None:
@@ -164,7 +169,7 @@ class _Seen:
         picks = torch.linspace(0, len(scores) - 1, min(BINS, len(scores)), dtype=torch.float64).round().long()
         self.edges_K = scores[picks.to(scores.device)].unique() if len(scores) else scores.new_full((1,), 0.5)
         bins = len(self.edges_K) + 1
-        index_NL = torch.bucketize(self.p_NL, self.edges_K, right=True)
+        index_NL = torch.bucketize(self.p_NL.contiguous(), self.edges_K, right=True)
         index_NL = index_NL + bins * torch.arange(len(index_NL), device=index_NL.device)[:, None]
         self.hits_NK, self.all_NK = (
             torch.bincount(part.flatten(), minlength=bins * len(index_NL)).view(-1, bins).flip(1).double().cpu().numpy()

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from retina_diffusion.fidelity import Seen, seen
+from retina_diffusion.fidelity import Seen, looked_at
 from shared_core.intervals import Estimate, Floats, Resamples
 
 Statistic = Callable[[Floats], Floats]
@@ -66,7 +66,7 @@ def follow(
         raise ValueError(f"masks: {len(masks)}; two at least, so that one can be held against the other")
     other = torch.from_numpy(_others(mask_N, seed))
     right, real, wrong = (
-        [seen(p[:, m], coverage[:, m], float(thresholds_M[m])) for m in range(coverage_NMHW.shape[1])]
+        [looked_at(p[:, m], coverage[:, m], float(thresholds_M[m])) for m in range(coverage_NMHW.shape[1])]
         for p, coverage in (
             (generated_NMHW, coverage_NMHW),
             (real_NMHW, coverage_NMHW),

@@ -171,6 +171,17 @@ def test_checkpointing_changes_no_gradient() -> None:
     torch.testing.assert_close(recomputed, plain)
 
 
+def test_lower_precision_answers_alike() -> None:
+    model, everywhere = lively(), torch.ones(3, 16, dtype=torch.bool)
+    expected = asked(model)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = asked(model, known_BM=torch.ones(3, 2, dtype=torch.bool), there_BL=everywhere)
+    assert found.dtype is torch.bfloat16
+    found.square().mean().backward()
+    assert (found - expected).abs().max() < 0.05 * expected.abs().max()
+    assert all(weight.grad.dtype is torch.float32 for weight in model.parameters())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("padding", [False, True])
 def test_compiled_and_eager_agree(padding: bool) -> None:

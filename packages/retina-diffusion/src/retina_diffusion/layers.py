@@ -144,17 +144,23 @@ class Block(nn.Module):
     ) -> torch.Tensor:
         """(B, L, D); other arguments: `Attention`."""
         scale1, gate1, scale2, gate2 = self.adaLN_modulation(condition_BC)[:, None].chunk(4, dim=-1)
-        given = _normed(x_BLD, self.attention_norm1, 1 + scale1)
-        caption = self.attention_y_norm(caption_BSD)
+        given = _cast(_normed(x_BLD, self.attention_norm1, 1 + scale1))
+        caption = _cast(self.attention_y_norm(caption_BSD))
         seen = self.attention(given, turns_L1P2, caption, there_BL, said_BS, sharpness)
         x_BLD = x_BLD + _normed(seen, self.attention_norm2, gate1.tanh())
-        hidden = self.feed_forward(_normed(x_BLD, self.ffn_norm1, 1 + scale2))
+        hidden = self.feed_forward(_cast(_normed(x_BLD, self.ffn_norm1, 1 + scale2)))
         return x_BLD + _normed(hidden, self.ffn_norm2, gate2.tanh())
 
 
 def _normed(x_BLD: torch.Tensor, norm: nn.RMSNorm, factor_B1D: torch.Tensor) -> torch.Tensor:
     """`norm(x) * factor`, but weight and factor, both small, are multiplied first: one pass over x less."""
     return F.rms_norm(x_BLD, norm.normalized_shape, None, norm.eps) * (norm.weight * factor_B1D)
+
+
+def _cast(x: torch.Tensor) -> torch.Tensor:
+    """To autocast's precision, if any, once: each layer that reads it would make and keep a copy of its own."""
+    kind = x.device.type
+    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
 
 
 class FinalLayer(nn.Module):

@@ -133,6 +133,8 @@ class NextDiT(nn.Module):
         if there_BL is not None:
             x_BLD = torch.where(there_BL[..., None], x_BLD, self.pad_token.to(x_BLD.dtype))
         scale, sharpness = self._beyond(rows, columns, there_BL)
+        if sharpness is None:
+            time = 1.0  # does not matter, so that torch.compile need not look at it
         head_dim = self.shape.dim // self.shape.heads
         turns = rope.turns(rope.angles(rows, columns, head_dim, scale, time, x_BLD.device))
         condition_BC = self.t_embedder(t_B) + self.cap_embedder(_mean(caption_BSD, said_BS))

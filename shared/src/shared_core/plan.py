@@ -102,7 +102,9 @@ def plan(config: RunConfig, task: Task, runtime: Runtime, steps: int = 5, gpu: s
     unplanned = task.leave_out_missing()
     steps_per_epoch = task.batches.steps_per_epoch(config.training.accumulation)
     total_steps, epochs = (f(steps_per_epoch) for f in (config.training.total_steps, config.training.total_epochs))
-    model = task.model.to(runtime.device)
+    model = task.model
+    if any(tensor.device != runtime.device for tensor in model.parameters()):  # fake tensors cannot be moved
+        model = model.to(runtime.device)
     if config.runtime.gradient_checkpointing:
         use_gradient_checkpointing(model)
     again = config.runtime.gradient_checkpointing

@@ -12,13 +12,14 @@ APP = App(
     config="retina_diffusion.config:Config",
     task="retina_diffusion.train:build_task",
     headline="mask_fidelity",
+    key_map="retina_diffusion.keys:KEYS",
     completion="retina_diffusion.saved:complete",
     aliases={
         "source": "data.source",
         "size": "data.size",
         "image_size": "data.size",
         "sample_ratio": "data.sample_ratio",
-        "steps": "training.steps",
+        "from": "model.pretrained.source",
     },
     verbs=(
         Verb(
@@ -26,6 +27,18 @@ APP = App(
             "retina_diffusion.prepare:run",
             "photographs, masks and texts -> a prepared set",
             options="retina_diffusion.config:PrepareOptions",
+        ),
+        Verb(
+            "plan",
+            "retina_diffusion.plan:run",
+            "what training would cost, before it does; --budget 24h --gpu A100: what all presets make of it",
+            options="retina_diffusion.config:PlanOptions",
+        ),
+        Verb(
+            "finetune",
+            "retina_diffusion.finetune:run",
+            "train on from Lumina's published weights: --from lumina, or a file",
+            preset="lumina_2b",
         ),
         Verb(
             "evaluate",

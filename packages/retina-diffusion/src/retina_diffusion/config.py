@@ -12,8 +12,7 @@ from retina_diffusion.evaluation_config import Evaluation
 from retina_diffusion.model_config import Augment, Flow, Model, Sampling, Text
 from shared_core.runs import RunOptions
 from shared_core.settings import RunConfig, Section
-
-MOST_TOKENS = 16_384
+from shared_core.verbs import PlanOptions as CorePlanOptions
 
 
 class Config(RunConfig):
@@ -41,11 +40,34 @@ class Config(RunConfig):
             raise ValueError(f"{key}: must be a multiple of a token's side, {pixels} pixels (model.patch)")
         return self
 
+    @model_validator(mode="after")
+    def _tokens_are_few(self) -> Config:
+        tokens, side = self.token_side**2, self.model.patch
+        if tokens > self.model.most_tokens:
+            while (self.data.size // side) ** 2 > self.model.most_tokens:
+                side *= 2
+            raise ValueError(
+                f"model.patch: {self.model.patch} makes {tokens:,} tokens of an image, more than model.most_tokens, "
+                f"{self.model.most_tokens:,}; {side} makes {(self.data.size // side) ** 2:,}"
+            )
+        return self
+
 
 class PrepareOptions(Section):
     """Flags of `prepare` beside the data section."""
 
     sample: bool = Field(False, description="the embedded default: drawn photographs")
+
+
+class PlanOptions(CorePlanOptions):
+    """How `plan` finds its numbers, and whether all presets are planned for a budget."""
+
+    budget: str | None = Field(
+        None, description="time that training may take, such as 24h or 12d: what each preset makes of it, as a table"
+    )
+    photographs: int | None = Field(
+        None, ge=1, description="training photographs to plan for; default: the prepared set's, else 1,400"
+    )
 
 
 class EvaluateOptions(RunOptions):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -11,13 +10,19 @@ from retina_diffusion.channels import CHANNELS
 from retina_diffusion.data_config import Channel
 from shared_core.settings import Section, resumable
 
+MOST_TOKENS = 16_384
 Method = Literal["euler", "midpoint", "heun", "dopri5"]
 
 
 class Pretrained(Section):
     """Weights of Lumina-Next to begin with (`retina_diffusion.lumina`)."""
 
-    path: Path | None = Field(None, description="file or folder of consolidated*.safetensors or .pth")
+    source: str | None = Field(
+        None,
+        min_length=1,
+        description="lumina (the published ones, from the Hub), OWNER/NAME@REVISION, or a file or folder of "
+        "consolidated*.safetensors or .pth",
+    )
     least_share: float = Field(
         0.95, ge=0, le=1, description="least share of the parameters that the file must fill; less is an error"
     )
@@ -48,6 +53,9 @@ class Model(Section):
     learn_sigma: bool = Field(False, description="as many channels again come out and are dropped, as Lumina's do")
     use_flash_attn: bool = Field(True, description="fused attention where the device has it; false: the plain one")
     channels: tuple[Channel, ...] = Field(CHANNELS, description="masks that the network sees, one channel each")
+    most_tokens: int = resumable(
+        MOST_TOKENS, ge=1, description="larger images are refused: attention among more tokens takes days for one"
+    )
     prediction: Literal["x", "velocity"] = Field("x", description="what the network says: the image, or the velocity")
     pretrained: Pretrained = Pretrained()
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from retina_diffusion import model, photographs, sampler, saved, train
+from retina_diffusion import model, photographs, pretrained, sampler, saved, train
 from retina_diffusion.captions import Vocabulary
 from retina_diffusion.config import Config
 from retina_diffusion.model import Condition, RetinaModel
@@ -74,5 +74,6 @@ def of_run(run: RunDir, config: Config, checkpoint: str, runtime: Runtime) -> Tr
     path = runs.checkpoint(run, checkpoint)
     known = saved.vocabulary(run, config)
     made = model.build(config.model, config.text, config.token_side, len(known.words))
+    pretrained.prepare(made.dit, config.model.pretrained)
     weights.load_strictly(made, weights.load_weights(path), path)
     return Trained(run, path.name, config, made.to(runtime.device).eval(), known, runtime)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from retina_diffusion import division, drawings, objective, photographs, prepare, sampler
+from retina_diffusion import division, drawings, objective, photographs, prepare, pretrained, sampler
 from retina_diffusion.captions import Vocabulary
 from retina_diffusion.config import Config
 from retina_diffusion.model import Condition, build, shift_of
@@ -18,8 +18,9 @@ from retina_diffusion.objective import Noisy
 from retina_diffusion.photographs import Batch, Collate, Photographs
 from retina_diffusion.store import Store
 from shared_core import prepared
-from shared_core.batches import LoaderBatches
+from shared_core.batches import Batches, LoaderBatches
 from shared_core.errors import UserError
+from shared_core.progress import message
 from shared_core.runtime import Runtime
 from shared_core.seeds import derive
 from shared_core.task import Task
@@ -64,17 +65,27 @@ class FlowTask(Task):
         self.model = build(config.model, config.text, config.token_side, known)
         self.shift = shift_of(config.flow, config.data.size)
         self.token = config.model.patch  # of a side, in what is generated
-        collate, encode = Collate(self.token), encoder(material.vocabulary)
-        self.val = Photographs(material.store, material.part("val"), encode)
-        self.collate = collate
-        self.batches = LoaderBatches(
-            Photographs(material.store, material.part("train"), encode, config.augment),
+        self.collate, self.encode = Collate(self.token), encoder(material.vocabulary)
+        self._begin()
+        pretrained.prepare(self.model.dit, config.model.pretrained)
+        self.val = Photographs(material.store, material.part("val"), self.encode)
+        self.batches = self._batches(runtime)
+
+    def _begin(self) -> None:
+        """Take the weights that a fine-tuning begins with; a run that goes on has its own, which come later."""
+        if self.config.model.pretrained.source is not None:
+            message(str(pretrained.load(self.model.dit, self.config.model.pretrained)))
+
+    def _batches(self, runtime: Runtime) -> Batches:
+        config, rows = self.config, self.material.part("train")
+        return LoaderBatches(
+            Photographs(self.material.store, rows, self.encode, config.augment),
             batch_size=config.training.batch_size,
             runtime=runtime,
             seed=config.seed,
             num_workers=config.data.num_workers,
-            collate=collate,
-            weights=_weights(material.part("train"), config.augment.masked_share),
+            collate=self.collate,
+            weights=_weights(rows, config.augment.masked_share),
         )
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:

@@ -35,7 +35,7 @@ from shared_core.runtime import Runtime
 PHOTOGRAPHS = 1_400  # of the predecessor's guide
 WORDS = 200  # of a vocabulary that is not known yet
 UNITS = {"m": 60, "h": 3_600, "d": 86_400}
-UNPLANNED = ("demo",)  # too small to be planned for a GPU
+UNPLANNED = ("demo", "lumina_2b")  # too small to be planned for a GPU
 
 
 def run(app: App, config: Config, options: PlanOptions) -> int:

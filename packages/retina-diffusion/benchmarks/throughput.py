@@ -16,6 +16,7 @@ Shapes: B images, L tokens, S tokens of a caption, N heads (K of keys and values
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -70,7 +71,16 @@ class Reference(nn.Module):
         x = self.of.final_layer.linear(F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale))
         return patches.to_image(x, height, width, PATCH)[:, : shape.channels]
 
-    def _block(self, block: Block, x: torch.Tensor, there_BL, spun_LP, caption, said_BS, condition) -> torch.Tensor:
+    def _block(
+        self,
+        block: Block,
+        x: torch.Tensor,
+        there_BL: torch.Tensor,
+        spun_LP: torch.Tensor,
+        caption: torch.Tensor,
+        said_BS: torch.Tensor,
+        condition: torch.Tensor,
+    ) -> torch.Tensor:
         scale1, gate1, scale2, gate2 = block.adaLN_modulation(condition).chunk(4, dim=1)
         inner = plain_norm(block.attention_norm1, x) * (1 + scale1.unsqueeze(1))
         heard = plain_norm(block.attention_y_norm, caption)
@@ -79,7 +89,15 @@ class Reference(nn.Module):
         inner, ff = plain_norm(block.ffn_norm1, x) * (1 + scale2.unsqueeze(1)), block.feed_forward
         return x + gate2.unsqueeze(1).tanh() * plain_norm(block.ffn_norm2, ff.w2(F.silu(ff.w1(inner)) * ff.w3(inner)))
 
-    def _attention(self, a: Attention, x: torch.Tensor, there_BL, spun_LP, caption, said_BS) -> torch.Tensor:
+    def _attention(
+        self,
+        a: Attention,
+        x: torch.Tensor,
+        there_BL: torch.Tensor,
+        spun_LP: torch.Tensor,
+        caption: torch.Tensor,
+        said_BS: torch.Tensor,
+    ) -> torch.Tensor:
         q, k, v = a.wq(x), a.wk(x), a.wv(x)
         dtype = q.dtype
         q, k, v = (part.unflatten(-1, (-1, a.head_dim)) for part in (a.q_norm(q), a.k_norm(k), v))
@@ -89,7 +107,9 @@ class Reference(nn.Module):
         heard = self._attend(q, ky.to(dtype), vy, said_BS)
         return a.wo((seen + heard * a.gate.tanh().view(1, 1, -1, 1)).flatten(-2))
 
-    def _attend(self, q_BLND: torch.Tensor, k_BSKD: torch.Tensor, v_BSKD: torch.Tensor, there_BS) -> torch.Tensor:
+    def _attend(
+        self, q_BLND: torch.Tensor, k_BSKD: torch.Tensor, v_BSKD: torch.Tensor, there_BS: torch.Tensor
+    ) -> torch.Tensor:
         groups = q_BLND.shape[2] // k_BSKD.shape[2]
         k, v = (part.unsqueeze(3).repeat(1, 1, 1, groups, 1).flatten(2, 3) for part in (k_BSKD, v_BSKD))
         q, k, v = (part.transpose(1, 2) for part in (q_BLND, k, v))
@@ -117,8 +137,8 @@ def open_gates(model: nn.Module) -> None:
             weight.add_(torch.randn_like(weight) * 0.02)
 
 
-def of_diffusers(shape: Shape, rows: int, device: torch.device) -> Callable[..., torch.Tensor]:
-    """diffusers' network of that shape, random; its positions are computed beforehand. None where it is missing."""
+def of_diffusers(shape: Shape, rows: int, device: torch.device) -> nn.Module:
+    """diffusers' network of that shape, random; its positions are computed beforehand."""
     from diffusers.models.embeddings import get_2d_rotary_pos_embed_lumina
     from diffusers.models.transformers.lumina_nextdit2d import LuminaNextDiT2DModel
 
@@ -142,8 +162,8 @@ def of_diffusers(shape: Shape, rows: int, device: torch.device) -> Callable[...,
             super().__init__()
             self.model = model
 
-        def forward(self, x, t, caption, said) -> torch.Tensor:
-            return self.model(x, t, caption, said, grid, cross_attention_kwargs={}).sample[:, : shape.channels]
+        def forward(self, *given: torch.Tensor) -> torch.Tensor:
+            return self.model(*given, grid, cross_attention_kwargs={}).sample[:, : shape.channels]
 
     return Answer()
 
@@ -158,7 +178,8 @@ def networks(options: argparse.Namespace, shape: Shape, rows: int, device: torch
         found["ours, compiled"] = torch.compile(ours, fullgraph=True)  # the same parameters
     found["reference"] = Reference(ours, fused=True)
     found["reference, explicit softmax"] = Reference(ours, fused=False)
-    found["diffusers"] = of_diffusers(shape, rows, device)
+    if importlib.util.find_spec("diffusers") is not None:
+        found["diffusers"] = of_diffusers(shape, rows, device)
     return found
 
 

@@ -9,7 +9,10 @@ The two compute the same; cross-attention takes the normed tokens in both. They 
 
 from __future__ import annotations
 
+import importlib.util
 import re
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -330,3 +333,20 @@ def test_time_is_as_published(given: dict[str, torch.Tensor]) -> None:
     first = F.linear(torch.cat((angle.cos(), angle.sin()), dim=1), module.mlp[0].weight, module.mlp[0].bias)
     expected = F.linear(first * first.sigmoid(), module.mlp[2].weight, module.mlp[2].bias)
     torch.testing.assert_close(module(t), expected, **CLOSE)
+
+
+def test_the_benchmark_compares_what_is_the_same(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    path = Path(__file__).parents[1] / "benchmarks" / "throughput.py"
+    spec = importlib.util.spec_from_file_location("retina_throughput", path)
+    benchmark = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, benchmark)
+    spec.loader.exec_module(benchmark)
+    small = "--tokens 16 --width 32 --depth 2 --heads 4 --kv-heads 2 --batch 2 --repeats 1 --peak-tflops 0.1"
+    monkeypatch.setattr(sys, "argv", [str(path), *small.split()])
+    benchmark.main()
+    said = capsys.readouterr().out
+    differences = [float(number) for number in re.findall(r"\d\.\de-\d+", said)]
+    assert len(differences) == 2 and max(differences) < 1e-5
+    assert {line.split()[0] for line in said.splitlines()[-4:]} == {"ours", "reference", "reference,", "diffusers"}

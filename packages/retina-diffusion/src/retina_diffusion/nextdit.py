@@ -138,6 +138,8 @@ class NextDiT(nn.Module):
         head_dim = self.shape.dim // self.shape.heads
         turns = rope.turns(rope.angles(rows, columns, head_dim, scale, time, x_BLD.device))
         condition_BC = self.t_embedder(t_B) + self.cap_embedder(_mean(caption_BSD, said_BS))
+        if there_BL is None:  # data-parallel training wants a gradient for every parameter
+            condition_BC = condition_BC + 0 * self.pad_token.sum()
         for layer in self.layers:
             given = (x_BLD, turns, caption_BSD, condition_BC, there_BL, said_BS, sharpness)
             if self.checkpointing and torch.is_grad_enabled():
@@ -162,12 +164,12 @@ class NextDiT(nn.Module):
                 f"{channels} channels and {masks_BMHW.shape[1]} masks: must be {shape.channels} of the image and "
                 f"{shape.masks} of masks"
             )
-        if known_BM is not None:
-            masks_BMHW = torch.where(known_BM[..., None, None], masks_BMHW, 0)
-        seen = torch.cat((x_BCHW, masks_BMHW.to(x_BCHW.dtype)), dim=1) if shape.masks else x_BCHW
-        x_BLD = self.x_embedder(patches.of_image(seen, shape.patch))
-        if known_BM is None or not shape.masks:
-            return x_BLD
+        if not shape.masks:
+            return self.x_embedder(patches.of_image(x_BCHW, shape.patch))
+        if known_BM is None:
+            known_BM = torch.ones(batch, shape.masks, dtype=torch.bool, device=x_BCHW.device)
+        coverage_BMHW = torch.where(known_BM[..., None, None], masks_BMHW.to(x_BCHW.dtype), 0)
+        x_BLD = self.x_embedder(patches.of_image(torch.cat((x_BCHW, coverage_BMHW), dim=1), shape.patch))
         return x_BLD + ((~known_BM).to(self.unknown_MD.dtype) @ self.unknown_MD)[:, None].to(x_BLD.dtype)
 
     def _beyond(

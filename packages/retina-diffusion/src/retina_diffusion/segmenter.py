@@ -101,7 +101,7 @@ class Segmenter(nn.Module):
         """The deepest level, its mean and spread over the photograph: (N, F = 2 C)."""
         self.eval()
         deepest = [self._descend(self._padded(part))[-1].float() for part in images.split(batch)]
-        return torch.cat([torch.cat([x.mean(dim=(2, 3)), x.std(dim=(2, 3))], dim=1) for x in deepest])
+        return torch.cat([torch.cat([x.mean(dim=(2, 3)), x.std(dim=(2, 3), correction=0)], dim=1) for x in deepest])
 
 
 class Block(nn.Module):

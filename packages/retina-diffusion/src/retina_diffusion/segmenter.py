@@ -124,8 +124,8 @@ def fit(
     masks: torch.Tensor,
     known: torch.Tensor,
     seed: int,
-    steps: int = 400,
-    batch: int = 16,
+    steps: int = 800,
+    batch: int = 8,
     lr: float = 3e-3,
     val: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None,
 ) -> Segmenter:

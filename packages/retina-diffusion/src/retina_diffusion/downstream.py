@@ -118,7 +118,7 @@ def compared(
         first, second = ([metric(answer, labels_N, classes) for answer in way] for way in (first_SN, second_SN))
         gains = [_less(b, a) for a, b in zip(first, second, strict=True)]
         real, both, gain_ = (_estimate(resamples, parts) for parts in (first, second, gains))
-        found[name] = Comparison(real, both, gain_, tuple(float(one(once)[0]) for one in gains))
+        found[name] = Comparison(_bounded(real), _bounded(both), gain_, tuple(float(one(once)[0]) for one in gains))
     return found
 
 
@@ -129,14 +129,21 @@ def _less(metric: Statistic, other: Statistic) -> Statistic:
 def _estimate(resamples: Resamples, parts: Sequence[Statistic]) -> Estimate:
     """The mean over the seeds of a metric, `parts` being that of each; the interval is described in `Comparison`."""
     of_images = resamples.estimate(lambda w_BN: np.mean([part(w_BN) for part in parts], axis=0))
+    if math.isnan(of_images.value):
+        return of_images
     values_S = [float(part(np.ones((1, resamples.n)))[0]) for part in parts]
     seeds = len(parts)
     reach = float(stats.t.ppf(0.975, seeds - 1) * np.std(values_S, ddof=1) / math.sqrt(seeds))
-    value = of_images.value
     low, high = (
-        value + sign * math.hypot(value - end, reach) for sign, end in ((-1, of_images.low), (1, of_images.high))
+        of_images.value + sign * math.hypot(of_images.value - end, reach)
+        for sign, end in ((-1, of_images.low), (1, of_images.high))
     )
     return replace(of_images, low=low, high=high, method=f"{of_images.method}, and Student's t over {seeds} seeds")
+
+
+def _bounded(estimate: Estimate) -> Estimate:
+    """No metric exceeds 1; NaN stays."""
+    return replace(estimate, high=min(estimate.high, 1.0))
 
 
 class Kappa:

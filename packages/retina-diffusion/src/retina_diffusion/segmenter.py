@@ -101,7 +101,7 @@ class Segmenter(nn.Module):
         """The deepest level, its mean and spread over the photograph: (N, F = 2 C)."""
         self.eval()
         deepest = [self._descend(self._padded(part))[-1].float() for part in images.split(batch)]
-        return torch.cat([torch.cat([x.mean(dim=(2, 3)), x.std(dim=(2, 3))], dim=1) for x in deepest])
+        return torch.cat([torch.cat([x.mean(dim=(2, 3)), x.std(dim=(2, 3), correction=0)], dim=1) for x in deepest])
 
 
 class Block(nn.Module):
@@ -124,8 +124,8 @@ def fit(
     masks: torch.Tensor,
     known: torch.Tensor,
     seed: int,
-    steps: int = 400,
-    batch: int = 16,
+    steps: int = 800,
+    batch: int = 8,
     lr: float = 3e-3,
     val: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None,
 ) -> Segmenter:

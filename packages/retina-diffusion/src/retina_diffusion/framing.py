@@ -20,7 +20,8 @@ THUMBNAIL = 128  # pixels of a side, for comparing photographs
 
 def field_of_view(image_HW3: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Where the eye is, (H, W): the largest bright piece with its holes; everything where there is none to be seen."""
-    bright = ndimage.median_filter(image_HW3.max(axis=2), 5) > 255 * DARK
+    red, green, blue = image_HW3[:, :, 0], image_HW3[:, :, 1], image_HW3[:, :, 2]
+    bright = _most_of_5x5(np.maximum(np.maximum(red, green), blue) > 255 * DARK)
     pieces, count = ndimage.label(bright)
     if count == 0:
         return np.ones(bright.shape, bool)
@@ -28,6 +29,12 @@ def field_of_view(image_HW3: NDArray[np.uint8]) -> NDArray[np.bool_]:
     field = ndimage.binary_fill_holes(pieces == 1 + sizes.argmax())
     assert field is not None
     return field if field.mean() > LEAST_FIELD else np.ones(bright.shape, bool)
+
+
+def _most_of_5x5(x_HW: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Whether most of the pixels around are True: what is above a threshold in a median-filtered picture."""
+    rows = ndimage.correlate1d(x_HW.astype(np.uint8), np.ones(5), axis=0)
+    return ndimage.correlate1d(rows, np.ones(5), axis=1) > 12
 
 
 def square(field_HW: NDArray[np.bool_]) -> tuple[int, int, int]:
@@ -46,6 +53,11 @@ def cut(x: NDArray, top: int, left: int, side: int) -> NDArray:
     return out
 
 
+def cut_masks(mask_MHW: NDArray[np.float32], top: int, left: int, side: int) -> NDArray[np.float32]:
+    """The same square out of each channel."""
+    return np.stack([cut(mask, top, left, side) for mask in mask_MHW])
+
+
 def target(height: int, width: int, size: int, multiple: int) -> tuple[int, int]:
     """(h, w): multiples of a number, with about the area of `size` squared and the picture's aspect ratio."""
     ratio = (height / width) ** 0.5
@@ -61,9 +73,12 @@ def resized(image_HW3: NDArray[np.uint8], height: int, width: int) -> NDArray[np
 
 def covered(mask_MHW: NDArray[np.float32], height: int, width: int) -> NDArray[np.uint8]:
     """(M, h, w): the covered share of each pixel in 255ths; what is covered at all stays above 0."""
-    share = 255 * masks.pooled(torch.from_numpy(np.ascontiguousarray(mask_MHW)), height, width)
-    share = torch.where(share > 0, share.clamp(min=1), share)
-    return share.round().to(torch.uint8).numpy()
+    out = np.zeros((len(mask_MHW), height, width), np.uint8)
+    there = np.flatnonzero(mask_MHW.any(axis=(1, 2)))  # most channels of most photographs are empty
+    if len(there):
+        share = 255 * masks.pooled(torch.from_numpy(mask_MHW[there]), height, width)
+        out[there] = torch.where(share > 0, share.clamp(min=1), share).round().to(torch.uint8).numpy()
+    return out
 
 
 def thumbnail(image_HW3: NDArray[np.uint8]) -> NDArray[np.uint8]:

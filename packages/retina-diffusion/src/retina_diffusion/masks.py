@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,24 +29,38 @@ def read(path: Path) -> NDArray[np.float32]:
     Raises UserError for a file that is no picture, or one with more than two values, which is no mask of one class.
     """
     with pictures.opened(path) as image:
-        values, shares = _values(image), pictures.COVERAGE in image.info
+        values, shares = _values(image, path), pictures.COVERAGE in image.info
     if shares:
         return (values / 255).astype(np.float32)
-    found = np.unique(values)
-    if len(found) > 2 or (len(found) == 2 and found[0] != 0):
+    if ((values != 0) & (values != values.max())).any():
+        found = np.unique(values)
         shown = ", ".join(map(str, found[:5].tolist())) + (", ..." if len(found) > 5 else "")
-        raise UserError(f"{path}: holds the values {shown}; a mask of one class has 0 and one other")
+        raise UserError(f"{path}: holds the values {shown}; a mask of one class has 0 and one other, which JPEG blurs")
     return (values > 0).astype(np.float32)
 
 
-def _values(image: Image.Image) -> NDArray[np.int64]:
-    """One number per pixel (H, W): palette indices are taken as they are, since colours of a palette say nothing."""
-    if image.mode in ("RGB", "RGBA", "CMYK"):
-        colours = np.asarray(image.convert("RGBA"), np.int64)[:, :, :3]  # the fourth is how opaque it is
-        return colours.max(axis=2)
+def _values(image: Image.Image, path: Path) -> NDArray[Any]:
+    """One number per pixel (H, W): palette indices are taken as they are, since colours of a palette say nothing.
+
+    What is transparent is background. Raises UserError for colours that are more than black and one other.
+    """
+    if image.mode == "1":
+        return np.asarray(image).astype(np.uint8)
+    if image.mode in ("L", "P", "F") or image.mode.startswith("I"):
+        return np.asarray(image)
     if image.mode in ("LA", "PA", "La"):
-        return np.asarray(image, np.int64)[:, :, 0]
-    return np.asarray(image).astype(np.int64)
+        both = np.asarray(image)
+        return np.where(both[:, :, 1] > 0, both[:, :, 0], 0)
+    colours = np.asarray(image.convert("RGBA"))
+    red, green, blue = (np.where(colours[:, :, 3] > 0, colours[:, :, k], 0) for k in range(3))
+    brightest = np.maximum(np.maximum(red, green), blue)
+    if (red == green).all() and (green == blue).all():
+        return brightest
+    number = (red.astype(np.int64) << 16) | (green.astype(np.int64) << 8) | blue
+    if ((number != 0) & (number != number.max())).any():
+        shown = ", ".join(f"#{one:06x}" for one in np.unique(number)[:4])
+        raise UserError(f"{path}: holds the colours {shown}, ...; a mask has black and one other, or is grey")
+    return brightest
 
 
 def read_labels(path: Path, classes: tuple[str, ...]) -> dict[str, NDArray[np.float32]]:
@@ -60,7 +75,7 @@ def read_labels(path: Path, classes: tuple[str, ...]) -> dict[str, NDArray[np.fl
     if len(classes) == 1:
         return {classes[0]: read(path)}
     with pictures.opened(path) as image:
-        values = _values(image)
+        values = _values(image, path)
     if unknown := sorted(set(np.unique(values).tolist()) - set(range(len(classes) + 1))):
         raise UserError(
             f"{path}: holds the value {unknown[0]}; data.mask_values has {len(classes)} classes, which are 1 to "

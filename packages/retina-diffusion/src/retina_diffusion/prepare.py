@@ -144,8 +144,7 @@ def _framed(taken: Taken, data: Data) -> tuple[np.ndarray, np.ndarray, int, int]
         height, width = framing.target(*taken.image.shape[:2], data.size, data.multiple)
         return taken.image, taken.masks, height, width
     where = framing.square(taken.masks[CHANNELS.index("FOV")] > 0)
-    mask_MHW = framing.cut(taken.masks.transpose(1, 2, 0), *where).transpose(2, 0, 1)
-    return framing.cut(taken.image, *where), mask_MHW, data.size, data.size
+    return framing.cut(taken.image, *where), framing.cut_masks(taken.masks, *where), data.size, data.size
 
 
 def _file(

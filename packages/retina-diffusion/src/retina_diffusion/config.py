@@ -42,13 +42,13 @@ class Config(RunConfig):
 
     @model_validator(mode="after")
     def _tokens_are_few(self) -> Config:
-        tokens, side = self.token_side**2, self.model.patch
-        if tokens > self.model.most_tokens:
-            while (self.data.size // side) ** 2 > self.model.most_tokens:
-                side *= 2
+        tokens, most = self.token_side**2, self.model.most_tokens
+        if tokens > most:
+            across = self.token_side * self.model.patch  # pixels or latents
+            side = next(side for side in range(1, across + 1) if across % side == 0 and (across // side) ** 2 <= most)
             raise ValueError(
                 f"model.patch: {self.model.patch} makes {tokens:,} tokens of an image, more than model.most_tokens, "
-                f"{self.model.most_tokens:,}; {side} makes {(self.data.size // side) ** 2:,}"
+                f"{most:,}; {side} makes {(across // side) ** 2:,}"
             )
         return self
 

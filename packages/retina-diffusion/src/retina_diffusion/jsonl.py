@@ -41,7 +41,7 @@ def read(path: Path) -> list[Record]:
 
 def _of(path: Path, several: bool) -> list[Record]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # captions may hold other ends of lines
     except OSError as error:
         raise files.explain(error, path) from error
     except UnicodeDecodeError as error:
@@ -57,7 +57,7 @@ def _of(path: Path, several: bool) -> list[Record]:
 def _parsed(line: str, where: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: is not JSON ({error})") from None
     if not isinstance(row, dict) or not isinstance(row.get("image_path"), str):
         raise UserError(f'{where}: must be an object with "image_path"')
@@ -67,16 +67,19 @@ def _parsed(line: str, where: str) -> dict[str, Any]:
 
 
 def _record(row: Mapping[str, Any], path: Path, where: str, name: str) -> Record:
-    caption, split, grade = row.get("caption"), row.get("split"), row.get("grade", row.get("label"))
+    caption, split, grade = row.get("caption"), row.get("split"), row.get("grade")
+    grade = row.get("label") if grade is None else grade
     if caption is not None and (not isinstance(caption, str) or not caption.strip()):
         raise UserError(f"{where}: caption is empty; write one, or null for none")
-    if grade is not None and (isinstance(grade, bool) or grade not in range(5)):
+    if grade is not None and (type(grade) is not int or grade not in range(5)):
         raise UserError(f"{where}: grade {grade!r}: must be 0 to 4, or null")
     if split not in (None, "train", "val", "test"):
         raise UserError(f"{where}: split {split!r}: must be train, val or test")
     image = _there(path, row["image_path"], where)
     masks, labels, known = _masks(row.get("mask_path"), path, where)
-    return Record(str(row.get("name") or name), image, split, masks, labels, known, grade, caption, where)
+    if not isinstance(row.get("name"), str | None):
+        raise UserError(f"{where}: name {row['name']!r}: must be text")
+    return Record(row.get("name") or name, image, split, masks, labels, known, grade, caption, where)
 
 
 def _masks(given: Any, path: Path, where: str) -> tuple[dict[str, Path], Path | None, tuple[str, ...]]:
@@ -94,7 +97,10 @@ def _masks(given: Any, path: Path, where: str) -> tuple[dict[str, Path], Path | 
 
 
 def _there(path: Path, name: str, where: str) -> Path:
-    found = path.parent / Path(name).expanduser()
-    if not found.is_file():
-        raise UserError(f"{where}: {found}: no such file")
-    return found
+    try:
+        found = path.parent / Path(name).expanduser()
+        if found.is_file():
+            return found
+    except (OSError, RuntimeError, ValueError) as error:  # too long, a home of nobody, a zero byte
+        raise UserError(f"{where}: {name!r}: can be no file's name ({error})") from None
+    raise UserError(f"{where}: {found}: {'is a folder' if found.is_dir() else 'no such file'}")

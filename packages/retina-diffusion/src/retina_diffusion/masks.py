@@ -91,10 +91,22 @@ def stacked(masks: Mapping[str, NDArray[np.float32]], size: tuple[int, int]) -> 
 
 
 def pooled(mask_MHW: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """The share of each new pixel that is covered: (M, height, width), 0 to 1; of the whole it stays the same."""
-    return pooled_batch(mask_MHW[None].float(), height, width)[0]
+    """The share of each new pixel that is covered: (M, height, width), 0 to 1; of the whole it stays the same.
+
+    Pixels that a new one cuts count by how much of them lies in it. (`adaptive_avg_pool2d` counts them whole, and twice
+    where two share one.)
+    """
+    rows, columns = (_overlaps(old, new) for old, new in zip(mask_MHW.shape[1:], (height, width), strict=True))
+    return (rows @ mask_MHW.float() @ columns.T).clamp(0, 1)
 
 
-def pooled_batch(mask_BMHW: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """`pooled` of several."""
-    return F.interpolate(mask_BMHW, (height, width), mode="area")
+def _overlaps(old: int, new: int) -> torch.Tensor:
+    """(new, old) how much of each new pixel of a line is which old one; rows add up to 1."""
+    i, k = torch.arange(new)[:, None], torch.arange(old)  # in units of which all edges are whole numbers
+    inside = torch.minimum((i + 1) * old, (k + 1) * new) - torch.maximum(i * old, k * new)
+    return inside.clamp(min=0).float() / old
+
+
+def pooled_batch(mask_BMHW: torch.Tensor, factor: int) -> torch.Tensor:
+    """(B, M, H / factor, W / factor) of several."""
+    return F.avg_pool2d(mask_BMHW, factor)

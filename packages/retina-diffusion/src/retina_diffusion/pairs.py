@@ -19,17 +19,26 @@ from shared_core.errors import UserError
 
 def read(root: Path) -> list[Record]:
     """The photographs of a folder. Raises UserError for folders that are others, or masks without a photograph."""
-    images = {path.stem: path for path in listed(root / "images")}
+    images: dict[str, Path] = {}
+    for path in listed(root / "images"):
+        if path.stem in images:
+            raise UserError(f"{path}: {images[path.stem].name} has the same name; rename or remove one of them")
+        images[path.stem] = path
     by_channel: dict[str, dict[str, Path]] = {name: {} for name in images}
     labels: dict[str, Path] = {}
     for path in listed(root / "masks", deep=True):
         name, channel = _whose(path, images)
         if name is None:
             raise UserError(f"{path}: belongs to no photograph in {root / 'images'}; name it NAME_CHANNEL or NAME")
+        other = labels.get(name) if channel is None else by_channel[name].get(channel)
+        if other is not None:
+            raise UserError(f"{path}: {other} is the same mask; remove one of them")
         if channel is None:
             labels[name] = path
         else:
             by_channel[name][channel] = path
+        if name in labels and by_channel[name]:
+            raise UserError(f"{labels[name]}: there are masks by class as well ({path}); remove one or the other")
     looked = {channel for masks in by_channel.values() for channel in masks}
     known = tuple(channel for channel in CHANNELS if channel in looked)
     return [

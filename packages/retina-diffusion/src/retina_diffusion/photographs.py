@@ -93,8 +93,7 @@ def condition(batch: Batch, channels: Sequence[str], reduce: int = 1) -> Conditi
     chosen = [CHANNELS.index(name) for name in channels]
     mask_BMHW = batch["mask"][:, chosen].float() / 255
     if reduce > 1:
-        height, width = (side // reduce for side in mask_BMHW.shape[2:])
-        mask_BMHW = masks.pooled_batch(mask_BMHW, height, width)
+        mask_BMHW = masks.pooled_batch(mask_BMHW, reduce)
     return Condition(
         mask_BMHW,
         batch["known"][:, chosen],

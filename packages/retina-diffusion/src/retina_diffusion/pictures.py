@@ -34,21 +34,32 @@ def opened(path: Path) -> Iterator[Image.Image]:
 
 
 def read(path: Path) -> NDArray[np.uint8]:
-    """(H, W, 3) RGB; 16 bit is scaled to 8, and what is transparent is black."""
+    """(H, W, 3) RGB; more than 8 bits are scaled to 8 (`_eight_bit`), and what is transparent is black."""
     with opened(path) as image:
         if image.mode.startswith("I") or image.mode == "F":
-            deep = np.asarray(image, np.float64)
-            grey = np.round(deep * (255 / max(deep.max(), 1))).astype(np.uint8)
-            return np.repeat(grey[:, :, None], 3, axis=2)
+            return np.repeat(_eight_bit(np.asarray(image, np.float64))[:, :, None], 3, axis=2)
         if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
         return np.asarray(image.convert("RGB"))
 
 
+def _eight_bit(x_HW: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Numbers of 1 (from 0 to 1), 8, 10, 12, 14 or 16 bits, whichever holds them all: cameras fill no 16."""
+    top = x_HW.max(initial=0)
+    full = next((2**bits - 1 for bits in (1, 8, 10, 12, 14, 16) if top < 2**bits), top)
+    return np.round(np.nan_to_num(x_HW).clip(0) * (255 / full)).astype(np.uint8)
+
+
 def listed(folder: Path, deep: bool = False) -> list[Path]:
-    """The pictures in a folder, sorted. Raises UserError where there are none."""
-    found = sorted(path for path in folder.glob("**/*" if deep else "*") if path.suffix.lower() in SUFFIXES)
+    """The pictures in a folder, sorted; hidden files are left out. Raises UserError where there are none."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: {'is a file' if folder.exists() else 'no such folder'}; must hold pictures")
+    found = sorted(
+        path
+        for path in folder.glob("**/*" if deep else "*")
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )
     if not found:
         raise UserError(f"{folder}: holds no pictures ({', '.join(SUFFIXES)})")
     return found
@@ -67,7 +78,6 @@ def write_coverage(path: Path, mask: NDArray[np.uint8]) -> None:
 
 
 def _save(image: Image.Image, path: Path, about: PngInfo) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     stream = io.BytesIO()
     image.save(stream, "PNG", pnginfo=about)
     files.atomic_write(path, stream.getvalue())

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from shared_core.cli import App
 
 PACKAGE = "retina-diffusion"
-READER = 2  # raise it when the same source and settings give another set
+READER = 3  # raise it when the same source and settings give another set
 PHOTOGRAPHS = "photographs.json"
 SHOWN = 8  # pairs of the same photograph that are named
 FILE_BYTES = 128 * 2**20  # of pixels in one file
@@ -49,7 +49,8 @@ def prepare(data: Data, split: Split, folder: Path, bar: bool = True) -> dict[st
     Raises:
         UserError: a photograph or a mask cannot be used (`sources`), a part would be empty, or the disk is full.
     """
-    origin = _origin(data)
+    found = sources.items(data)
+    origin = {"photographs": sources.fingerprint(found)}
     mark = prepared.fingerprint(origin, settings(data))
     if prepared.is_current(folder, mark):
         manifest = prepared.read_manifest(folder)
@@ -59,14 +60,16 @@ def prepare(data: Data, split: Split, folder: Path, bar: bool = True) -> dict[st
     elif (folder / prepared.NAME).exists():
         reasons = "; ".join(prepared.changes(folder, origin, settings(data))) or "its files have changed"
         progress.message(f"{folder}: stale, preparing it again: {reasons}")
-    found = sources.items(data)
     per_file = max(1, FILE_BYTES // ((3 + len(CHANNELS)) * data.size**2))
     numbers = range(-(-len(found) // per_file))
     files.require_space(
         folder, len(found) * ((3 + len(CHANNELS)) * data.size**2 + framing.THUMBNAIL**2), "the data set"
     )
     if not prepared.is_current(folder, mark):
-        (folder / prepared.NAME).unlink(missing_ok=True)
+        try:
+            (folder / prepared.NAME).unlink(missing_ok=True)
+        except OSError as error:
+            raise files.explain(error, folder) from error
     thumbnails, rows = [], []
     with progress.Bar(len(found), bar, "prepare") as shown:
         for number in numbers:
@@ -158,21 +161,8 @@ def _file(
             framed.append(frame(item, data))
             bar.update(before + len(framed))
         store.write(path, mark, framed)
-        there = store.about(path, mark)
-    assert there is not None
+        there = np.stack([one.thumbnail for one in framed]), [one.facts for one in framed]
     return there
-
-
-def _origin(data: Data) -> dict[str, Path | str]:
-    """What the set is made from: the generator, or files and folders."""
-    if data.sources == ("sample",):
-        return {"photographs": "generator"}
-    found: dict[str, Path | str] = {}
-    for number, source in enumerate(data.sources):
-        path = Path(source).expanduser()
-        # a list names files anywhere: their folder is what may change
-        found[f"photographs {number}"] = path.parent if path.is_file() else path
-    return found
 
 
 def _describe(rows: Sequence[Row], split: Split, read: int, same: list[str]) -> dict[str, Any]:

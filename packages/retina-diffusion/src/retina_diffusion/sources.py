@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from retina_diffusion import framing, idrid, jsonl, masks, pairs, phantom, pictu
 from retina_diffusion.channels import CHANNELS
 from retina_diffusion.data_config import Channel, Data
 from retina_diffusion.records import Record
+from shared_core import prepared
 from shared_core.errors import UserError
 
 
@@ -69,6 +71,8 @@ class Photograph:
                     f"{path}: {mask.shape[1]} x {mask.shape[0]} pixels, but {record.image} has {image.shape[1]} x "
                     f"{image.shape[0]}; a mask must have its photograph's size"
                 )
+        if "FOV" in given and not given["FOV"].any():
+            raise UserError(f"{record.masks.get('FOV', record.labels)}: the field of view (FOV) is empty; leave it out")
         if "FOV" not in given:
             given, known = {**given, "FOV": framing.field_of_view(image)}, known | {"FOV"}
         flags = np.array([channel in known for channel in CHANNELS])
@@ -94,6 +98,24 @@ def items(data: Data) -> list[Item]:
     return [Photograph(record, data.mask_values) for record in _uniquely_named(records)]
 
 
+def fingerprint(found: Sequence[Item]) -> str:
+    """SHA-256 over all that is known of photographs, and the content of their files, wherever these lie.
+
+    Only files that are read count: a list may lie in a folder with much else, the prepared set among it.
+    """
+    files: dict[str, Path | str] = {}
+    rows: list[Any] = []
+    for number, item in enumerate(found):
+        if isinstance(item, Phantom):
+            rows.append(vars(item))
+            continue
+        record = item.record
+        used = {"image": record.image, "labels": record.labels, **record.masks}
+        files |= {f"{number} {what}": path for what, path in used.items() if path is not None}
+        rows.append([record.name, record.split, record.known, record.grade, record.caption])
+    return "sha256:" + prepared.fingerprint(files, {"rows": rows})
+
+
 def _in_split(record: Record, split: str | None) -> Record:
     return record if split is None else Record(**{**vars(record), "split": split})
 
@@ -104,6 +126,10 @@ def _records(path: Path, data: Data) -> Sequence[Record]:
         return jsonl.read(path)
     if layout == "pairs":
         return pairs.read(path)
+    for part, folder in idrid.PARTS.items():
+        if data.part in ("all", part) and not (path / folder).is_dir():
+            other = next(name for name in idrid.PARTS if name != part)
+            raise UserError(f"{path}: has no folder {folder!r}; unpack it there, or read --data.part {other} alone")
     found: list[Record] = []
     if data.part in ("all", "segmentation"):
         found += idrid.segmented(path)

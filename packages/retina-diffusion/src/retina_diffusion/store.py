@@ -6,8 +6,9 @@ header says of what set it is, so that an interrupted preparation goes on where 
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,21 +42,33 @@ def write(path: Path, mark: str, framed: Sequence[Framed]) -> None:
     tensors = {f"image.{k}": torch.from_numpy(one.image) for k, one in enumerate(framed)}
     tensors |= {f"mask.{k}": torch.from_numpy(one.mask) for k, one in enumerate(framed)}
     tensors["thumbnail"] = torch.from_numpy(np.stack([one.thumbnail for one in framed]))
-    header = {"mark": mark, "facts": json.dumps([one.facts for one in framed])}
+    facts = json.dumps([one.facts for one in framed])
+    header = {"mark": mark, "facts": facts, "sha256": _sha256({name: x.numpy() for name, x in tensors.items()})}
     with files.atomic_path(path) as temporary:
         tensorfile.write(temporary, tensors, header)
 
 
 def about(path: Path, mark: str) -> tuple[NDArray[np.uint8], list[dict[str, Any]]] | None:
-    """(thumbnails, facts) of a file of the set with this mark; None where it is not there, or is another's."""
+    """(thumbnails, facts) of a file of the set with this mark; None where it is missing, damaged, or another's."""
     try:
         with safe_open(path, framework="np") as stream:
             header = stream.metadata() or {}
             if header.get("mark") != mark:
                 return None
-            return stream.get_tensor("thumbnail"), json.loads(header["facts"])
+            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+        if header.get("sha256") != _sha256(tensors):
+            return None
+        return tensors["thumbnail"], json.loads(header["facts"])
     except (OSError, SafetensorError, KeyError, ValueError):
         return None
+
+
+def _sha256(tensors: Mapping[str, NDArray[np.uint8]]) -> str:
+    """Over all pixels: a file that went bad is made again, not taken over into a set that calls itself whole."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(np.ascontiguousarray(tensors[name]))
+    return digest.hexdigest()
 
 
 class Store:

@@ -46,9 +46,10 @@ def read(path: Path) -> NDArray[np.uint8]:
 
 def _eight_bit(x_HW: NDArray[np.float64]) -> NDArray[np.uint8]:
     """Numbers of 1 (from 0 to 1), 8, 10, 12, 14 or 16 bits, whichever holds them all: cameras fill no 16."""
-    top = x_HW.max(initial=0)
-    full = next((2**bits - 1 for bits in (1, 8, 10, 12, 14, 16) if top < 2**bits), top)
-    return np.round(np.nan_to_num(x_HW).clip(0) * (255 / full)).astype(np.uint8)
+    x_HW = np.nan_to_num(x_HW, posinf=0, neginf=0).clip(0)
+    top = x_HW.max()
+    full = next((2**bits - 1 for bits in (1, 8, 10, 12, 14, 16) if top <= 2**bits - 1), top)
+    return np.round(x_HW * (255 / full)).astype(np.uint8)
 
 
 def listed(folder: Path, deep: bool = False) -> list[Path]:

@@ -80,7 +80,9 @@ def test_parts(part: str, count: int, small: Path) -> None:
 def test_a_part_that_is_not_there(small: Path) -> None:
     (small / "B. Disease Grading").rename(small / "elsewhere")
     assert len(sources.items(Data(source=str(small), part="segmentation"))) == 4
-    with pytest.raises(UserError, match="no folder 'B. Disease Grading'; unpack it there, or read --data.part segment"):
+    with pytest.raises(
+        UserError, match=r"no folder 'B. Disease Grading'; unpack it there, or read --data.part segment"
+    ):
         sources.items(Data(source=str(small)))
 
 

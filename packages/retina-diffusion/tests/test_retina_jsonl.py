@@ -128,7 +128,7 @@ def test_other_text_than_utf8_is_named(folder: Path) -> None:
 
 
 def test_nothing_to_read(folder: Path) -> None:
-    with pytest.raises(UserError, match="holds no .jsonl file"):
+    with pytest.raises(UserError, match=r"holds no .jsonl file"):
         jsonl.read(folder)
     (folder / "list.jsonl").write_text("\n \n")
     with pytest.raises(UserError, match=r"list\.jsonl: lists no photographs"):

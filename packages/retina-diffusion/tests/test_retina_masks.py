@@ -131,9 +131,9 @@ def test_one_class_may_have_any_value(tmp_path: Path) -> None:
 
 def test_labels_without_a_class_are_named(tmp_path: Path) -> None:
     path = several(tmp_path)
-    with pytest.raises(UserError, match="holds the value 9; data.mask_values has 2 classes, which are 1 to 2"):
+    with pytest.raises(UserError, match=r"holds the value 9; data.mask_values has 2 classes, which are 1 to 2"):
         masks.read_labels(path, ("MA", "HE"))
-    with pytest.raises(UserError, match="say what its values 1, 2, ... are: --data.mask_values"):
+    with pytest.raises(UserError, match=r"say what its values 1, 2, ... are: --data.mask_values"):
         masks.read_labels(path, ())
 
 

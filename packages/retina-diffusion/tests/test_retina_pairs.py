@@ -73,7 +73,7 @@ def test_names_that_are_there_twice(root: Path) -> None:
 @pytest.mark.parametrize("name", ["d.png", "d_MA.png", "a_ma.png", "MA/d.png"])
 def test_a_mask_of_no_photograph(name: str, root: Path) -> None:
     put(root / "masks" / name, at=3)
-    with pytest.raises(UserError, match="belongs to no photograph in .*images; name it NAME_CHANNEL or NAME"):
+    with pytest.raises(UserError, match=r"belongs to no photograph in .*images; name it NAME_CHANNEL or NAME"):
         pairs.read(root)
 
 
@@ -115,7 +115,7 @@ def test_layouts_are_told_apart(root: Path) -> None:
 
 
 def test_a_source_of_no_layout(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds neither IDRiD's folders, nor .jsonl files, nor images/ and masks/"):
+    with pytest.raises(UserError, match=r"holds neither IDRiD's folders, nor .jsonl files, nor images/ and masks/"):
         sources.items(Data(source=str(tmp_path)))
     with pytest.raises(UserError, match="nowhere: no such file or folder; give one, or `sample`"):
         sources.items(Data(source=str(tmp_path / "nowhere")))

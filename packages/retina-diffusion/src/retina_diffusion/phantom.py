@@ -125,7 +125,7 @@ class _Eye:
     def photograph(self, size: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """What a camera sees, and the covered shares."""
         cover = {name: _pooled(layer, size) for name, layer in self.layers.items()}
-        cover = {name: share * cover["FOV"] for name, share in cover.items()}
+        cover = {name: share * cover["FOV"] if name != "FOV" else share for name, share in cover.items()}
         rows, columns = (np.indices((size, size)) + 0.5) * FINE
         lit = 1 - 0.35 * ((columns - self.side / 2 - self.random.normal(0, 0.15) * self.side) ** 2
                           + (rows - self.side / 2) ** 2) / self.radius**2  # fmt: skip

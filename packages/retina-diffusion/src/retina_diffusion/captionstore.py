@@ -73,6 +73,11 @@ class CaptionStore:
                     self._here |= found
                 shown.update(start + len(some))
 
+    @property
+    def width(self) -> int:
+        """D, of what was computed. Raises ValueError where that is nothing."""
+        return self._of("")[0].shape[1]
+
     def pretend(self) -> None:
         """Let all captions be the same, for plans: nothing is computed for them."""
         self._pretends = True

@@ -37,19 +37,14 @@ class Autoencoder:
 
     @classmethod
     def load(cls, source: Source, model: Model, device: torch.device) -> Autoencoder:
-        """The VAE of a configuration. Raises UserError where its latents are not as the settings say."""
+        """The VAE of a configuration. Raises UserError as `Source.load` and `require`."""
         network, found = source.load(hub.autoencoder, output_loading_info=True)
         if missing := sorted(found["missing_keys"]):
             raise UserError(
                 f"{source.key}: {source} lacks {missing[0]} and others; choose a repository of an AutoencoderKL"
             )
         made = cls(network)
-        for key, given, its in (
-            ("latent_channels", model.latent_channels, made.channels),
-            ("latent_factor", model.latent_factor, made.factor),
-        ):
-            if given != its:
-                raise UserError(f"model.{key}: {given}, but that of {source} is {its}; set --model.{key} {its}")
+        require(source, model, made.channels, made.factor)
         return made.to(device)
 
     def to(self, device: torch.device) -> Autoencoder:
@@ -100,3 +95,13 @@ class Autoencoder:
     def _parts(self, x_BCHW: torch.Tensor, factor: int) -> Sequence[torch.Tensor]:
         height, width = x_BCHW.shape[2:]
         return x_BCHW.split(max(1, AT_A_TIME // (height * width * factor**2)))
+
+
+def require(source: Source, model: Model, channels: int, factor: int) -> None:
+    """Raises UserError where the latents of a VAE are not as the settings say."""
+    for name, given, its in (
+        ("latent_channels", model.latent_channels, channels),
+        ("latent_factor", model.latent_factor, factor),
+    ):
+        if given != its:
+            raise UserError(f"model.{name}: {given}, but that of {source} is {its}; set --model.{name} {its}")

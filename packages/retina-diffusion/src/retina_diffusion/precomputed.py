@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from retina_diffusion import latents, textmodel
 from retina_diffusion.captions import Vocabulary
 from retina_diffusion.captionstore import CaptionStore
 from retina_diffusion.config import Config
@@ -80,10 +81,18 @@ class Precomputed:
                 progress.message(f"{self.latents.folder}: computing latents with {source}")
                 vae = Autoencoder.load(source, self.config.model, device)
                 self.latents.make(which, vae, self.store, self.rows, device, bar)
+            if share == slice(None):
+                self._check(self.latents, source)
         if self.captions is not None:
             source = self.sources[TEXT]
             self.captions.open(self.store.folder, source.version)
             hear(self.captions, source, self.config, self._texts(), device, share=share, bar=bar)
+
+    def _check(self, found: LatentStore, source: Source) -> None:
+        """Of latents that were there already, the VAE was not asked how many channels they have."""
+        row = self.rows[0]
+        channels, height, _ = found.read(*row["place"]).shape
+        latents.require(source, self.config.model, channels, row["size"][0] // height)
 
     def pretend(self) -> list[str]:
         """Do without, for a plan; what it should say about that."""
@@ -95,14 +104,14 @@ class Precomputed:
             size = 4 * kinds * model.values * places / 2**20
             said.append(
                 f"before training, {model.vae} computes the latents of {len(self.rows):,} photographs once; they are "
-                f"kept, {size:,.0f} MiB"
+                f"kept, {size:,.1f} MiB"
             )
         if self.captions is not None:
             text, many = self.config.text, len(set(self._texts()))
             self.captions.pretend()
             said.append(
                 f"before training, {text.model} computes the features of {many:,} captions once; they are kept, at "
-                f"most {4 * many * text.tokens * text.dim / 2**20:,.0f} MiB"
+                f"most {4 * many * text.tokens * text.dim / 2**20:,.1f} MiB"
             )
         return said
 
@@ -125,3 +134,5 @@ def hear(
     if missing := captions.missing(texts, share):
         progress.message(f"computing the features of {len(missing):,} captions with {source}")
         captions.make(missing, TextModel.load(source, config.text, device), keep, bar)
+    if share == slice(None):
+        textmodel.require(source, config.text, captions.width)

@@ -68,10 +68,7 @@ class TextModel:
         except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
             reason = str(error).partition("\n")[0]
             raise UserError(f"{source.key}: {source} reads no text ({reason}); choose a text model") from error
-        if made.width != wanted.dim:
-            raise UserError(
-                f"text.dim: {wanted.dim}, but {source} has {made.width} features; set --text.dim {made.width}"
-            )
+        require(source, wanted, made.width)
         return made
 
     @torch.no_grad()
@@ -118,3 +115,9 @@ class TextModel:
         one, other = self._run([[1, 2, 3, 4], [1, 2, 3, 5]]).last_hidden_state
         change = (one - other)[:3].abs().max()
         return bool(change <= 1e-5 * one.abs().max()), one.shape[-1]
+
+
+def require(source: Source, wanted: Text, width: int) -> None:
+    """Raises UserError where features have another width than the settings say."""
+    if width != wanted.dim:
+        raise UserError(f"text.dim: {wanted.dim}, but {source} has {width} features; set --text.dim {width}")

@@ -137,7 +137,6 @@ class FlowTask(Task):
 
     def samples(self, model: nn.Module, runtime: Runtime) -> dict[str, torch.Tensor]:
         """Validation photographs, their masks, and what the model makes of these."""
-        self.ready()
         rows = sorted(range(len(self.val)), key=lambda row: -len(self.val.rows[row]["masks"]))[:SHOWN]
         batch = to(self.collate([self.val[row] for row in rows]), runtime.device)
         x1, asked = photographs.targets(batch), self._condition(batch)
@@ -155,7 +154,11 @@ class FlowTask(Task):
         return self._vae.decode(x_BCHW).cpu()
 
     def made_from(self) -> dict[str, dict[str, str]]:
-        """The prepared set, the VAE, the text model: a run goes on with the very ones that it began with."""
+        """The prepared set, the VAE, the text model: a run goes on with the very ones that it began with.
+
+        Asked before there is a run, hence the time to compute what these networks make of the set.
+        """
+        self.ready()
         folder = self.config.paths.data / prepare.PACKAGE / self.config.data.folder
         networks = {key: source.about for key, source in self.precomputed.sources.items()}
         return {"data": {"path": str(folder), "sha256": self.material.fingerprint}, **networks}

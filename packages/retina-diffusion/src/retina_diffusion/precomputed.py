@@ -4,6 +4,7 @@ captions. Both are kept beside it; the networks are freed."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -44,7 +45,11 @@ def captions(config: Config, vocabulary: Vocabulary) -> tuple[CaptionStore | Non
     if config.text.encoder == "hub":
         found = CaptionStore(config.text.tokens, config.text.dim)
         return found, found
-    return None, lambda text: {"words": vocabulary.encode(text)}
+    return None, partial(_words, vocabulary)
+
+
+def _words(vocabulary: Vocabulary, text: str) -> dict[str, torch.Tensor]:
+    return {"words": vocabulary.encode(text)}
 
 
 class Precomputed:

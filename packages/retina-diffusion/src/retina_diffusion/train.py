@@ -70,7 +70,8 @@ class FlowTask(Task):
         known = len(material.vocabulary.words)
         self.model = build(config.model, config.text, config.token_side, known)
         self.shift = shift_of(config.flow, config.data.size)
-        self.runtime, self.is_ready, self._vae = runtime, False, None
+        self.runtime, self.is_ready = runtime, False
+        self._vae: Autoencoder | None = None
         self.precomputed = precomputed = material.precomputed(config)
         encode, latents = precomputed.encode, precomputed.latents
         self.collate = Collate(config.model.token)
@@ -154,11 +155,7 @@ class FlowTask(Task):
         return self._vae.decode(x_BCHW).cpu()
 
     def made_from(self) -> dict[str, dict[str, str]]:
-        """The prepared set, the VAE, the text model: a run goes on with the very ones that it began with.
-
-        Asked before there is a run, hence the time to compute what these networks make of the set.
-        """
-        self.ready()
+        """The prepared set, the VAE, the text model: a run goes on with the very ones that it began with."""
         folder = self.config.paths.data / prepare.PACKAGE / self.config.data.folder
         networks = {key: source.about for key, source in self.precomputed.sources.items()}
         return {"data": {"path": str(folder), "sha256": self.material.fingerprint}, **networks}

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from retina_diffusion import latents as latents_module
-from retina_diffusion import latentstore, photographs, prepare, train
+from retina_diffusion import latentstore, photographs, prepare, subject, train
 from retina_diffusion.__main__ import main
 from retina_diffusion.config import Config
 from retina_diffusion.frozen import Source
@@ -28,8 +28,10 @@ from retina_diffusion.latentstore import LatentStore
 from retina_diffusion.model_config import Augment, Model
 from retina_diffusion.photographs import Collate, Photographs
 from retina_diffusion.store import Framed, Store, write
+from shared_core import config as configuration
 from shared_core import report, tensorfile, trainer, weights
 from shared_core.errors import UserError
+from shared_core.records import RunDir
 from shared_core.runtime import Runtime
 
 pytest_plugins = ("hub_fixtures",)
@@ -337,6 +339,20 @@ def test_a_run_trains_on_latents_and_draws_photographs(home: Path, folder: Path,
     assert run(home, "evaluate", "--run", "whole", "--logging.progress", "false") == 0
     found = json.loads(of_run(home, "whole", "evaluation", "test.json").read_text())
     assert 0 <= found["metrics"]["mask_fidelity"]["value"] <= 1
+
+
+def test_photographs_of_several_sizes_are_drawn_together(home: Path) -> None:
+    run_ = RunDir(of_run(home, "whole"))
+    config = configuration.stored(Config, run_.path)
+    who = subject.of_run(run_, config, "latest", Runtime.start(config.runtime, 0))
+    samples = [
+        who.sample(torch.zeros(3, *size), torch.zeros(7, *size, dtype=torch.uint8), torch.ones(7, dtype=torch.bool), "")
+        for size in ((32, 32), (16, 48))
+    ]
+    drawn = who.draw(who.condition(samples), [0, 1], 0, config.sampling).x_B
+    assert drawn.shape == (2, 3, 32, 48) and drawn.abs().max() <= 1
+    assert (drawn[0, :, :, 32:] == -1).all() and (drawn[1, :, 16:] == -1).all()
+    assert drawn[0, :, :, :32].std() > 0 and drawn[1, :, :16].std() > 0
 
 
 def test_resumed_is_as_uninterrupted(home: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 A prepared set is a folder with the pixels (`store`), ``photographs.json`` (a row for each photograph, each once), and
 ``dataset.json``, which is written last and says what the set was made from, how many there are of each grade, class and
 split, and which photographs were found to be the same. Parts are not in it: `division.divide` gives the same ones
-again.
+again. Beside these, in folders of their own, lies what training computes first (`precomputed`).
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ ONE_DOOR = {
     "huggingface_hub": {"hub", "hubfaults", "card"},
     "datasets": {"hub"},
     "transformers": {"hub"},
+    "diffusers": {"hub"},
     "modal": {"launch/modal_app", "launch/modal_files"},
     "docker": {"images/sdk"},
 }

@@ -6,13 +6,14 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
-from torch._subclasses import FakeTensor
+from torch._subclasses import FakeTensor, FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 from torch.func import functional_call, vmap
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from shared_core import costs, plan
@@ -305,3 +306,46 @@ def test_a_plan_has_the_task_s_own_notes_and_says_what_an_epoch_takes(runtime):
     assert "12:00 of training (4:00 per epoch, " in replace(planned, step_seconds=per_step).render()
     quick = replace(planned, step_seconds=1e-3 * 3 / planned.steps)
     assert "0:00 of training (1 ms per epoch, " in quick.render()
+
+
+class Blocks(nn.Module):
+    """Blocks that keep their input and eight tensors more of its size each, or compute these again."""
+
+    def __init__(self, again: bool) -> None:
+        super().__init__()
+        self.again, self.inner = again, nn.ModuleList(nn.Linear(256, 256, bias=False) for _ in range(6))
+
+    def forward(self, x):
+        for linear in self.inner:
+            x = checkpoint(self.block, linear, x, use_reentrant=False) if self.again else self.block(linear, x)
+        return x
+
+    @staticmethod
+    def block(linear, x):
+        y = linear(x)
+        for _ in range(8):
+            y = y.tanh()  # keeps its answer
+        return x + y
+
+
+def test_peak_holds_what_one_block_computes_again(runtime):
+    """In units of one activation: six inputs and the eight tensors of the block at work, less than all that is kept."""
+    unit, weights = 4 * 256 * 64, 6 * 4 * 256 * 256  # per sample; bytes of all gradients
+    found = {}
+    for again in (False, True):
+        task = Given(Blocks(again), (64, 256), runtime=runtime)
+        found[again] = costs.measure(task, task.model, first(task), "fp32", peak=True)
+    assert found[True].bytes_per_sample == pytest.approx(6 * unit, rel=0.4)
+    samples = 512  # where weights hardly count
+    kept, recomputed = ((found[again].peak(samples) - weights) / unit / samples for again in (False, True))
+    assert 6 * 8 <= kept <= 6 * 10 + 4
+    assert 6 + 8 <= recomputed <= 6 + 8 + 6
+
+
+def test_fake_tensors_are_counted_alike(runtime):
+    real = Given(Attention(), (16, 32), runtime=runtime)
+    counted = costs.passes(real, real.model, first(real), "bf16", compute=True)
+    with FakeTensorMode():
+        fake = Given(Attention(), (16, 32), runtime=runtime)
+        batch = [torch.empty(16, 16, 32)]
+        assert costs.passes(fake, fake.model, batch, "bf16", compute=True) == counted

@@ -243,19 +243,30 @@ def test_dataset_is_loaded_at_a_commit(server: Hub, tmp_path: Path) -> None:
     assert done.stdout.strip() == f"[0, 1] {{'dataset bob/table': '{commit}'}}"
 
 
-def test_models_are_pinned_and_run_no_code(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_are_pinned_and_run_no_code(server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commit = server.add("bob/net", {"config.json": b"{}"})
     calls: list[tuple[str, dict[str, Any]]] = []
     auto = types.SimpleNamespace(from_pretrained=lambda name, **options: calls.append((name, options)))
     fake = types.ModuleType("transformers")
-    fake.AutoModel = fake.AutoTokenizer = auto  # type: ignore[attr-defined]
+    fake.AutoModel = fake.AutoTokenizer = fake.AutoencoderKL = auto  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "transformers", fake)
+    monkeypatch.setitem(sys.modules, "diffusers", fake)
     hub.model("bob/net", "main", hidden=3)
     hub.tokenizer("bob/net", None)
+    hub.autoencoder("bob/net", None)
     assert calls == [
         ("bob/net", {"revision": commit, "use_safetensors": True, "trust_remote_code": False, "hidden": 3}),
         ("bob/net", {"revision": commit, "trust_remote_code": False}),
+        ("bob/net", {"revision": commit, "use_safetensors": True}),
     ]
+    calls.clear()
+    (tmp_path / "net").mkdir()
+    hub.model(f"{tmp_path}/net", None)
+    hub.autoencoder(f"{tmp_path}/net", None)
+    local = {"local_files_only": True, "use_safetensors": True}
+    assert calls == [(f"{tmp_path}/net", {**local, "trust_remote_code": False}), (f"{tmp_path}/net", local)]
+    with pytest.raises(UserError, match="there is no such folder"):
+        hub.model("./net", None)
 
 
 def test_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["model", "dataset"]
 
+_NO_CODE: dict[str, Any] = {"trust_remote_code": False}
 _used: dict[str, str] = {}
 
 
@@ -235,29 +236,46 @@ def model(name: str, revision: str | None, auto: str = "AutoModel", **options: A
     """A pretrained model through ``transformers`` (extra `transformers`): safetensors only, none of its own code.
 
     Args:
+        name: OWNER/NAME, or a folder (`is_folder`).
         auto: the class of ``transformers`` that loads it, such as AutoModelForImageClassification.
 
     Raises:
-        UserError: the library is missing, or as `commit`.
+        UserError: the library is missing, there is no such folder, or as `commit`.
     """
     library = _library("transformers", "transformers")
-    version = commit(name, revision)
-    with explained(f"model {name} at {version[:12]}"):
-        return getattr(library, auto).from_pretrained(
-            name, revision=version, use_safetensors=True, trust_remote_code=False, **options
-        )
+    return _load(getattr(library, auto), "model", name, revision, {"use_safetensors": True, **_NO_CODE, **options})
 
 
 def tokenizer(name: str, revision: str | None, **options: Any) -> Any:
-    """The tokenizer of a pretrained model.
-
-    Raises:
-        UserError: the library is missing, or as `commit`.
-    """
+    """The tokenizer of a pretrained model; as `model`."""
     library = _library("transformers", "transformers")
+    return _load(library.AutoTokenizer, "tokenizer", name, revision, {**_NO_CODE, **options})
+
+
+def autoencoder(name: str, revision: str | None, **options: Any) -> Any:
+    """The VAE between images and their latents through ``diffusers`` (extra `diffusers`): safetensors only.
+
+    Args and errors as `model`.
+    """
+    library = _library("diffusers", "diffusers")
+    return _load(library.AutoencoderKL, "VAE", name, revision, {"use_safetensors": True, **options})
+
+
+def is_folder(name: str) -> bool:
+    """Whether a model is named by its folder: such a name begins with ``/``, ``./``, ``../`` or ``~``."""
+    return name.startswith(("/", "./", "../", "~"))
+
+
+def _load(loader: Any, kind: str, name: str, revision: str | None, options: dict[str, Any]) -> Any:
+    """What a library's class makes of a folder, or of a repository at its commit."""
+    if is_folder(name):
+        folder = Path(name).expanduser()
+        if not folder.is_dir():
+            raise UserError(f"{kind} {name}: there is no such folder; correct the path, or write OWNER/NAME")
+        return loader.from_pretrained(str(folder), local_files_only=True, **options)
     version = commit(name, revision)
-    with explained(f"tokenizer {name} at {version[:12]}"):
-        return library.AutoTokenizer.from_pretrained(name, revision=version, trust_remote_code=False, **options)
+    with explained(f"{kind} {name} at {version[:12]}"):
+        return loader.from_pretrained(name, revision=version, **options)
 
 
 def _client() -> HfApi:

@@ -30,11 +30,11 @@ class Config(RunConfig):
     @property
     def token_side(self) -> int:
         """Tokens along a side of a square image."""
-        return self.data.size // (self.model.patch * (8 if self.model.space == "latents" else 1))
+        return self.data.size // self.model.token
 
     @model_validator(mode="after")
     def _patches_fit(self) -> Config:
-        pixels = self.model.patch * (8 if self.model.space == "latents" else 1)
+        pixels = self.model.token
         if self.data.size % pixels or (self.data.aspect == "native" and self.data.multiple % pixels):
             key = "data.size" if self.data.size % pixels else "data.multiple"
             raise ValueError(f"{key}: must be a multiple of a token's side, {pixels} pixels (model.patch)")
@@ -52,11 +52,23 @@ class Config(RunConfig):
             )
         return self
 
+    @model_validator(mode="after")
+    def _latents_cannot_move(self) -> Config:
+        wrong = [name for name in ("upside_down", "shift") if getattr(self.augment, name)]
+        if self.model.space == "latents" and wrong:
+            raise ValueError(
+                f"augment.{wrong[0]}: goes with model.space pixels; latents are computed once, so leave it out"
+            )
+        return self
+
 
 class PrepareOptions(Section):
     """Flags of `prepare` beside the data section."""
 
     sample: bool = Field(False, description="the embedded default: drawn photographs")
+    latents: bool = Field(
+        False, description="also what training computes first: latents (model.vae), features of captions (text.model)"
+    )
 
 
 class PlanOptions(CorePlanOptions):

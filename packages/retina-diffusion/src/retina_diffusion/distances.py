@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -76,7 +76,8 @@ def frechet_interval(a_NF: ArrayLike, b_NF: ArrayLike, seed: int, n_resamples: i
     """
     a, b = _checked(a_NF, b_NF)
     drawn = [_frechet(a, b, u, v) for u, v in _draws(len(a), len(b), n_resamples, seed)]
-    return _estimate(frechet(a, b), np.array(drawn), len(a))
+    found = _estimate(frechet(a, b), np.array(drawn), len(a))
+    return replace(found, low=max(found.low, 0.0))  # NaN stays
 
 
 def kernel_interval(a_NF: ArrayLike, b_NF: ArrayLike, seed: int, degree: int = 3, n_resamples: int = 1000) -> Estimate:
@@ -164,8 +165,7 @@ def _root(centred_NF: Floats, w_N: Floats) -> Floats:
     scaled = centred_NF * np.sqrt(w_N / (w_N.sum() - 1))[:, None]
     if scaled.shape[0] <= scaled.shape[1]:
         return scaled
-    root: Floats = np.linalg.qr(scaled, mode="r")
-    return root
+    return np.linalg.qr(scaled, mode="r")
 
 
 class _Kernel:

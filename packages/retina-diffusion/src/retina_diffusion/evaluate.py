@@ -106,6 +106,7 @@ def segmenter(who: Trained, parts: dict[str, Real]) -> Segmenter:
 def draw(who: Trained, real: Real, each: int, what: str) -> torch.Tensor:
     """(N R, 3, H, W) images like each photograph, R of the first, R of the second, ...; on the CPU."""
     wanted, size = who.config.sampling, len(real.rows) * each
+    who.hear(row["text"] for row in real.rows)
     found = []
     with Bar(size, who.config.logging.progress, what, unit="images") as bar:
         for start in range(0, size, wanted.batch_size):

@@ -211,4 +211,4 @@ def _moved(binned: Estimate, value: float) -> Estimate:
 
 
 def _bounded(estimate: Estimate) -> Estimate:
-    return replace(estimate, low=max(estimate.low, 0.0), high=min(estimate.high, 1.0))
+    return replace(estimate, low=max(estimate.low, 0.0), high=min(estimate.high, 1.0))  # NaN stays

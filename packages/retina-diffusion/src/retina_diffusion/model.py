@@ -14,8 +14,6 @@ from retina_diffusion.captions import NULL, WordEncoder
 from retina_diffusion.model_config import Flow, Model, Text
 from retina_diffusion.nextdit import NextDiT, Shape
 
-LATENT_CHANNELS = 4
-
 
 @dataclasses.dataclass(frozen=True)
 class Condition:
@@ -98,7 +96,7 @@ def shape_of(model: Model, text: Text, token_side: int) -> Shape:
         kv_heads=model.kv_heads or model.heads,
         patch=model.patch,
         caption_dim=text.dim,
-        channels=3 if model.space == "pixels" else LATENT_CHANNELS,
+        channels=model.values,
         masks=len(model.channels),
         learn_sigma=model.learn_sigma,
         qk_norm=model.qk_norm,

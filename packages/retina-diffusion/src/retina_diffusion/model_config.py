@@ -39,7 +39,12 @@ class Model(Section):
     space: Literal["pixels", "latents"] = Field(
         "pixels", description="what is generated: pixels, or a VAE's latents (extra `latents`; model.vae)"
     )
-    vae: str = Field("stabilityai/sdxl-vae", description="latents: OWNER/NAME[@REVISION] of the VAE, or its folder")
+    vae: str = resumable(
+        "stabilityai/sdxl-vae",
+        description="latents: OWNER/NAME[@REVISION] of the VAE, or its folder, which begins with / or ./",
+    )
+    latent_channels: int = Field(4, ge=1, description="latents: channels, those of the VAE")
+    latent_factor: int = Field(8, ge=1, description="latents: pixels of a side that become one latent, as the VAE's do")
     patch: int = Field(8, ge=1, description="side of a token, in pixels or latents")
     dim: int = Field(128, ge=8, description="width of a token")
     depth: int = Field(4, ge=1, description="blocks")
@@ -69,14 +74,31 @@ class Model(Section):
             raise ValueError("channels: names one twice")
         return self
 
+    @property
+    def factor(self) -> int:
+        """Pixels of a side that become one place of what is generated."""
+        return self.latent_factor if self.space == "latents" else 1
+
+    @property
+    def values(self) -> int:
+        """Channels of what is generated."""
+        return self.latent_channels if self.space == "latents" else 3
+
+    @property
+    def token(self) -> int:
+        """Pixels of a token's side."""
+        return self.patch * self.factor
+
 
 class Text(Section):
-    """What is made of captions (`retina_diffusion.captions`)."""
+    """What is made of captions (`retina_diffusion.captions`, `textmodel`)."""
 
     encoder: Literal["words", "hub"] = Field(
         "words", description="words: learned with the network, of the training captions' words; hub: a frozen model"
     )
-    model: str | None = Field(None, description="hub: OWNER/NAME[@REVISION] of a text model, such as google/gemma-2b")
+    model: str | None = resumable(
+        None, description="hub: OWNER/NAME[@REVISION] of a text model, such as google/gemma-2b, or its folder"
+    )
     tokens: int = Field(24, ge=1, le=1024, description="most words (or tokens) of a caption; the others are left out")
     dim: int = Field(64, ge=4, description="features of a token; hub: those of the model")
     depth: int = Field(1, ge=0, description="words: blocks of the encoder")

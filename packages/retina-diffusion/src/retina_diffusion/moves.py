@@ -11,10 +11,15 @@ from torch.nn import functional as F
 from retina_diffusion.model_config import Augment
 
 
+def mirrors(wanted: Augment) -> bool:
+    """Whether a photograph is to be mirrored left and right, by the global random state."""
+    return wanted.flip and bool(torch.rand(()) < 0.5)
+
+
 def changed(image: torch.Tensor, mask: torch.Tensor, wanted: Augment) -> tuple[torch.Tensor, torch.Tensor]:
     """A photograph (3, H, W) and its masks (M, H, W), changed alike, by the global random state."""
     both = torch.cat((image, mask))
-    if wanted.flip and torch.rand(()) < 0.5:
+    if mirrors(wanted):
         both = both.flip(-1)
     if wanted.upside_down and torch.rand(()) < 0.5:
         both = both.flip(-2)

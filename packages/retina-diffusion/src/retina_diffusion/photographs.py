@@ -1,6 +1,6 @@
 """Photographs of a prepared set as batches.
 
-Shapes: B photographs of H x W pixels, M mask channels, L tokens, S words.
+Shapes: B photographs of H x W pixels, M mask channels, C channels of h x w latents, L tokens, S words.
 """
 
 from __future__ import annotations
@@ -14,32 +14,52 @@ from torch.utils.data import Dataset
 
 from retina_diffusion import masks, moves
 from retina_diffusion.channels import CHANNELS
+from retina_diffusion.latentstore import LatentStore
 from retina_diffusion.model import Condition
 from retina_diffusion.model_config import Augment
 from retina_diffusion.store import Store
 
 Batch = dict[str, torch.Tensor]
 Encode = Callable[[str], dict[str, torch.Tensor]]  # a text -> its part of a sample
-SHARED = ("silent", "heard")
+SHARED = ("silent", "heard")  # the same in all samples
+PICTURES = ("image", "latent", "mask")
 
 
 class Photographs(Dataset[Batch]):
-    """Some rows of a prepared set: ``image`` (3, H, W), ``mask`` (M, H, W) uint8, ``known`` (M,), and the caption."""
+    """Some rows of a prepared set: ``image`` (3, H, W), ``mask`` (M, H, W) uint8, ``known`` (M,), and the caption.
+
+    Those with latents have ``latent`` (C, h, w) float32 in place of the image.
+    """
 
     def __init__(
-        self, store: Store, rows: Sequence[dict[str, Any]], encode: Encode, augment: Augment | None = None
+        self,
+        store: Store,
+        rows: Sequence[dict[str, Any]],
+        encode: Encode,
+        augment: Augment | None = None,
+        latents: LatentStore | None = None,
     ) -> None:
-        self.store, self.rows, self.encode, self.augment = store, rows, encode, augment
+        self.store, self.rows, self.encode, self.augment, self.latents = store, rows, encode, augment, latents
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> Batch:
         row = self.rows[index]
+        seen = self._image(row) if self.latents is None else self._latent(self.latents, row)
+        return {**seen, "known": known_of(row), **self.encode(row["text"])}
+
+    def _image(self, row: dict[str, Any]) -> Batch:
         image, mask = self.store.read(*row["place"])
         if self.augment is not None:
             image, mask = moves.changed(image, mask, self.augment)
-        return {"image": image, "mask": mask, "known": known_of(row), **self.encode(row["text"])}
+        return {"image": image, "mask": mask}
+
+    def _latent(self, latents: LatentStore, row: dict[str, Any]) -> Batch:
+        mirrored = self.augment is not None and moves.mirrors(self.augment)
+        mask = self.store.mask(*row["place"])
+        mask = mask.flip(-1) if mirrored else mask
+        return {"latent": latents.read(*row["place"], mirrored), "mask": mask}
 
 
 def known_of(row: dict[str, Any]) -> torch.Tensor:
@@ -54,17 +74,19 @@ class Collate:
         self.token = token  # pixels of a token's side
 
     def __call__(self, samples: Sequence[Batch]) -> Batch:
-        sizes = [sample["image"].shape[-2:] for sample in samples]
-        height, width = (max(size[axis] for size in sizes) for axis in (0, 1))
-        batch = {
-            name: torch.stack([_padded(sample[name], height, width) for sample in samples])
-            if name in ("image", "mask")
-            else torch.stack([sample[name] for sample in samples])
-            for name in samples[0]
-        }
+        batch = {name: self._together(name, [sample[name] for sample in samples]) for name in samples[0]}
+        sizes, (height, width) = [sample["mask"].shape[-2:] for sample in samples], batch["mask"].shape[-2:]
         if len(set(sizes)) > 1:
             batch["there"] = torch.stack([there(*size, height, width, self.token) for size in sizes])
         return batch
+
+    def _together(self, name: str, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+        if name in SHARED:
+            return tensors[0][None]
+        if name in PICTURES:
+            height, width = (max(tensor.shape[axis] for tensor in tensors) for axis in (-2, -1))
+            tensors = [_padded(tensor, height, width) for tensor in tensors]
+        return torch.stack(list(tensors))
 
 
 def there(height: int, width: int, padded_height: int, padded_width: int, token: int) -> torch.Tensor:
@@ -78,9 +100,9 @@ def _padded(x: torch.Tensor, height: int, width: int) -> torch.Tensor:
     return F.pad(x, (0, width - x.shape[-1], 0, height - x.shape[-2]))
 
 
-def images(batch: Batch) -> torch.Tensor:
-    """(B, 3, H, W) in [-1, 1]."""
-    return batch["image"].float() / 127.5 - 1
+def targets(batch: Batch) -> torch.Tensor:
+    """What is generated: images (B, 3, H, W) in [-1, 1], or latents (B, C, h, w)."""
+    return batch["latent"] if "latent" in batch else batch["image"].float() / 127.5 - 1
 
 
 def condition(batch: Batch, channels: Sequence[str], reduce: int = 1) -> Condition:
@@ -104,6 +126,14 @@ def condition(batch: Batch, channels: Sequence[str], reduce: int = 1) -> Conditi
         heard_S=None if "heard" not in batch else batch["heard"][0],
         there_BL=batch.get("there"),
     )
+
+
+def sizes(there_BL: torch.Tensor | None, batch: int, patch: int, height: int, width: int) -> list[tuple[int, int]]:
+    """(h, w) of each of some images that are padded to a common size, in what is generated, as are `patch` and all."""
+    if there_BL is None:
+        return [(height, width)] * batch
+    grid = there_BL.view(batch, height // patch, width // patch)
+    return [(int(one[:, 0].sum()) * patch, int(one[0].sum()) * patch) for one in grid]
 
 
 def there_pixels(batch: Batch, token: int, height: int, width: int) -> torch.Tensor | None:

@@ -35,7 +35,7 @@ from shared_core.runtime import Runtime
 PHOTOGRAPHS = 1_400  # of the predecessor's guide
 WORDS = 200  # of a vocabulary that is not known yet
 UNITS = {"m": 60, "h": 3_600, "d": 86_400}
-UNPLANNED = ("demo", "lumina_2b")  # too small to be planned for a GPU
+UNPLANNED = ("demo",)  # too small to be planned for a GPU
 
 
 def run(app: App, config: Config, options: PlanOptions) -> int:
@@ -87,11 +87,15 @@ class Imagined(FlowTask):
         words = Vocabulary(tuple(map(str, range(WORDS))), config.text.tokens)
         super().__init__(config, runtime, Material(None, [], {"train": [], "val": []}, words))  # type: ignore[arg-type]
 
-    def _batches(self, runtime: Runtime) -> Batches:
-        return _Same(self.config, runtime, self.count)
+    def _batches(self) -> Batches:
+        return _Same(self.config, self.runtime, self.count)
 
     def _begin(self) -> None:
         """Whatever the weights are, they cost the same."""
+
+    def leave_out_missing(self) -> list[str]:
+        """Of latents and features there are zeros."""
+        return []
 
 
 class _Same(Batches):
@@ -100,17 +104,29 @@ class _Same(Batches):
     def __init__(self, config: Config, runtime: Runtime, count: int) -> None:
         self.batch_size = config.training.batch_size
         self.batches_per_epoch = count // (self.batch_size * runtime.world)
-        side, size = config.data.size, self.batch_size
-        self.batch: Batch = {
-            "image": torch.zeros(size, 3, side, side, dtype=torch.uint8, device=runtime.device),
-            "mask": torch.zeros(size, len(CHANNELS), side, side, dtype=torch.uint8, device=runtime.device),
-            "known": torch.ones(size, len(CHANNELS), dtype=torch.bool, device=runtime.device),
-            "words": torch.zeros(size, config.text.tokens, dtype=torch.int64, device=runtime.device),
-        }
+        with torch.device(runtime.device):
+            self.batch = _zeros(config)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         for _ in range(start, self.batches_per_epoch):
             yield self.batch
+
+
+def _zeros(config: Config) -> Batch:
+    """A batch as training has them, without content."""
+    model, text, size, side = config.model, config.text, config.training.batch_size, config.data.size
+    batch = {
+        "mask": torch.zeros(size, len(CHANNELS), side, side, dtype=torch.uint8),
+        "known": torch.ones(size, len(CHANNELS), dtype=torch.bool),
+    }
+    if model.space == "latents":
+        batch["latent"] = torch.zeros(size, model.values, side // model.factor, side // model.factor)
+    else:
+        batch["image"] = torch.zeros(size, 3, side, side, dtype=torch.uint8)
+    if text.encoder == "words":
+        return {**batch, "words": torch.zeros(size, text.tokens, dtype=torch.int64)}
+    features, said = torch.zeros(size, text.tokens, text.dim), torch.ones(size, text.tokens, dtype=torch.bool)
+    return {**batch, "features": features, "said": said, "silent": features, "heard": said}
 
 
 @contextlib.contextmanager

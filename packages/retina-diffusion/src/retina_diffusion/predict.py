@@ -119,6 +119,7 @@ def _asked(who: Trained, options: PredictOptions) -> tuple[list[dict[str, Any]],
     if not rows:
         raise UserError(f"--split {options.split}: no photograph of it has masks; leave out --only_with_masks")
     rows = [_told(row, options) for row in rows]
+    who.hear(row["text"] for row in rows)
     samples = []
     for row, (image, mask) in zip(rows, pixels, strict=True):
         known = photographs.known_of(row)

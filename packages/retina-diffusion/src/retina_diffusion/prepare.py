@@ -3,7 +3,7 @@
 A prepared set is a folder with the pixels (`store`), ``photographs.json`` (a row for each photograph, each once), and
 ``dataset.json``, which is written last and says what the set was made from, how many there are of each grade, class and
 split, and which photographs were found to be the same. Parts are not in it: `division.divide` gives the same ones
-again.
+again. Beside these, in folders of their own, lies what training computes first (`precomputed`).
 """
 
 from __future__ import annotations
@@ -40,7 +40,20 @@ def run(app: App, config: Config, options: PrepareOptions | None) -> int:
     """Prepare the set that the data section describes."""
     data = config.data.sample() if options is not None and options.sample else config.data
     prepare(data, config.split, config.paths.data / PACKAGE / data.folder, bar=config.logging.progress)
+    if options is not None and options.latents:
+        _precompute(config.model_copy(update={"data": data}))
     return 0
+
+
+def _precompute(config: Config) -> None:
+    """What training would compute first. Raises UserError where that is nothing."""
+    from retina_diffusion import train  # torch and the networks' libraries take seconds
+    from shared_core.runtime import Runtime
+
+    if config.model.space == "pixels" and config.text.encoder == "words":
+        raise UserError("prepare --latents: goes with model.space latents or text.encoder hub; leave it out")
+    runtime = Runtime.start(config.runtime, config.seed)
+    train.ready(train.Material.load(config).precomputed(config), runtime, config.logging.progress)
 
 
 def prepare(data: Data, split: Split, folder: Path, bar: bool = True) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What a finished training leaves besides checkpoints, in the run's folder ``preprocessing``:
 
-``words.json``   the words that the text encoder knows, in the order of its embeddings
+``words.json``      the words that the text encoder knows, in the order of its embeddings
+``networks.json``   the VAE and the text model that it was trained with, if it was, and their versions
 
 And what an evaluation leaves, in ``evaluation``:
 
@@ -11,11 +12,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+from pathlib import Path
+from typing import Any
 
 import torch
 
+from retina_diffusion import precomputed, train
 from retina_diffusion import segmenter as segmentation
-from retina_diffusion import train
 from retina_diffusion.captions import Vocabulary
 from retina_diffusion.config import Config
 from retina_diffusion.judged import Real
@@ -26,7 +29,7 @@ from shared_core.errors import UserError
 from shared_core.progress import message
 from shared_core.records import RunDir
 
-WORDS, SEGMENTER = "words.json", "segmenter.safetensors"
+WORDS, NETWORKS, SEGMENTER = "words.json", "networks.json", "segmenter.safetensors"
 
 
 def complete(run: RunDir) -> None:
@@ -35,6 +38,23 @@ def complete(run: RunDir) -> None:
     known = train.Material.load(config).vocabulary
     run.preprocessing.mkdir(exist_ok=True)
     files.atomic_write(run.preprocessing / WORDS, json.dumps({"words": known.words, "tokens": known.tokens}) + "\n")
+    if found := networks(run):
+        files.atomic_write(run.preprocessing / NETWORKS, json.dumps(found, indent=1) + "\n")
+
+
+def networks(run: RunDir) -> dict[str, dict[str, str]]:
+    """The VAE and the text model of a run: setting -> path, sha256 (`frozen.Source.about`).
+
+    Raises UserError where the file is damaged.
+    """
+    path = run.preprocessing / NETWORKS
+    if path.is_file():
+        try:
+            return {key: {"path": str(one["path"]), "sha256": str(one["sha256"])} for key, one in _read(path).items()}
+        except (AttributeError, KeyError, TypeError) as error:
+            raise _damaged(path, error) from error
+    made_from = run.read_run().get("made_from", {})
+    return {key: about for key, about in made_from.items() if key in (precomputed.VAE, precomputed.TEXT)}
 
 
 def vocabulary(run: RunDir, config: Config) -> Vocabulary:
@@ -45,13 +65,24 @@ def vocabulary(run: RunDir, config: Config) -> Vocabulary:
     path = run.preprocessing / WORDS
     if not path.is_file():
         return train.Material.load(config).vocabulary
+    data = _read(path)
     try:
-        data = json.loads(path.read_text())
         return Vocabulary(tuple(map(str, data["words"])), int(data["tokens"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise _damaged(path, error) from error
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
     except OSError as error:
         raise files.explain(error, path) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: is damaged ({error}); train the model again, or pull it again") from error
+    except ValueError as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path}: is damaged ({error}); train the model again, or pull it again")
 
 
 def segmenter(run: RunDir, config: Config, train_: Real, val: Real, device: torch.device) -> Segmenter:

@@ -124,7 +124,7 @@ def fit(
     masks: torch.Tensor,
     known: torch.Tensor,
     seed: int,
-    steps: int = 800,
+    steps: int = 600,
     batch: int = 8,
     lr: float = 3e-3,
     val: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None,

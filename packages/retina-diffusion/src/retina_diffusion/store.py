@@ -80,12 +80,18 @@ class Store:
 
     def read(self, number: int, place: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Image (3, H, W) and masks (M, H, W), uint8. Raises UserError where the file is missing or damaged."""
+        return self._tensor(number, f"image.{place}"), self._tensor(number, f"mask.{place}")
+
+    def mask(self, number: int, place: int) -> torch.Tensor:
+        """Masks (M, H, W) alone; raises as `read`."""
+        return self._tensor(number, f"mask.{place}")
+
+    def _tensor(self, number: int, which: str) -> torch.Tensor:
         path = self.folder / name(number)
         try:
             if number not in self._open:
                 self._open[number] = safe_open(path, framework="pt")
-            stream = self._open[number]
-            return stream.get_tensor(f"image.{place}"), stream.get_tensor(f"mask.{place}")
+            return self._open[number].get_tensor(which)
         except (OSError, SafetensorError) as error:
             raise UserError(f"{path}: is missing or damaged ({error}); run `prepare` again") from error
 

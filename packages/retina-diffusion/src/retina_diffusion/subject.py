@@ -5,17 +5,21 @@ Shapes: B images.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 
-from retina_diffusion import model, photographs, pretrained, sampler, saved, train
+from retina_diffusion import model, photographs, precomputed, prepare, pretrained, sampler, saved, train
 from retina_diffusion.captions import Vocabulary
+from retina_diffusion.captionstore import CaptionStore
 from retina_diffusion.config import Config
+from retina_diffusion.frozen import Source
+from retina_diffusion.latents import Autoencoder
 from retina_diffusion.model import Condition, RetinaModel
 from retina_diffusion.model_config import Sampling
-from retina_diffusion.photographs import Batch, Collate
+from retina_diffusion.photographs import Batch, Collate, Encode
 from retina_diffusion.solvers import Solved
 from shared_core import runs, weights
 from shared_core.cli import App
@@ -34,31 +38,48 @@ class Trained:
     model: RetinaModel
     vocabulary: Vocabulary
     runtime: Runtime
+    captions: CaptionStore | None
+    encode: Encode
+    sources: dict[str, Source] = field(default_factory=dict)
 
     @property
     def collate(self) -> Collate:
-        return Collate(self.config.model.patch)
+        return Collate(self.config.model.token)
+
+    @cached_property
+    def vae(self) -> Autoencoder:
+        """Of latents. Raises UserError where it cannot be had."""
+        return Autoencoder.load(self.sources[precomputed.VAE], self.config.model, self.runtime.device)
+
+    def hear(self, texts: Iterable[str]) -> None:
+        """Be ready for these captions. Raises UserError where that takes a text model that cannot be had."""
+        if self.captions is not None:
+            source, device = self.sources[precomputed.TEXT], self.runtime.device
+            precomputed.hear(self.captions, source, self.config, texts, device, keep=False, bar=False)
 
     def sample(self, image: torch.Tensor, mask: torch.Tensor, known: torch.Tensor, text: str) -> Batch:
-        """What is asked of one image: masks (M, H, W) uint8, which of them are known (M,), and a text.
+        """What is asked of one image: masks (M, H, W) uint8, which of them are known (M,), and a text (see `hear`).
 
         `image` (3, H, W) uint8 says the size.
         """
-        return {"image": image, "mask": mask, "known": known, **train.encoder(self.vocabulary)(text)}
+        return {"image": image, "mask": mask, "known": known, **self.encode(text)}
 
     def condition(self, samples: Sequence[Batch]) -> Condition:
         """Of several images."""
         batch = train.to(self.collate(samples), self.runtime.device)
-        return photographs.condition(batch, self.config.model.channels)
+        return photographs.condition(batch, self.config.model.channels, self.config.model.factor)
 
     def draw(self, asked: Condition, numbers: Sequence[int], seed: int, wanted: Sampling) -> Solved:
         """(B, 3, H, W) images in [-1, 1], on the CPU. Noise depends on the seed and each image's number alone."""
-        height, width = asked.masks_BMHW.shape[2:]
-        noise = sampler.noise(seed, numbers, (3, height, width)).to(self.runtime.device)
-        shift = model.shift_of(self.config.flow, (height * width) ** 0.5)
+        height, width, made = *asked.masks_BMHW.shape[2:], self.config.model
+        noise = sampler.noise(seed, numbers, (made.values, height, width)).to(self.runtime.device)
+        shift = model.shift_of(self.config.flow, made.factor * (height * width) ** 0.5)
         with self.runtime.accelerator.autocast():
-            found = sampler.draw(self.model, noise, asked, self.config.model, wanted, shift)
-        return Solved(found.x_B.float().cpu(), found.evaluations)
+            found = sampler.draw(self.model, noise, asked, made, wanted, shift)
+        x = found.x_B.float()
+        if made.space == "latents":
+            x = self.vae.decode_each(x, photographs.sizes(asked.there_BL, len(x), made.patch, height, width))
+        return Solved(x.cpu(), found.evaluations)
 
 
 def find(app: App, config: Config, options: RunOptions, runtime: Runtime) -> Trained:
@@ -76,4 +97,9 @@ def of_run(run: RunDir, config: Config, checkpoint: str, runtime: Runtime) -> Tr
     made = model.build(config.model, config.text, config.token_side, len(known.words))
     pretrained.prepare(made.dit, config.model.pretrained)
     weights.load_strictly(made, weights.load_weights(path), path)
-    return Trained(run, path.name, config, made.to(runtime.device).eval(), known, runtime)
+    networks = precomputed.sources(config, saved.networks(run))
+    captions, encode = precomputed.captions(config, known)
+    folder = config.paths.data / prepare.PACKAGE / config.data.folder
+    if captions is not None:
+        captions.open(folder, networks[precomputed.TEXT].version)
+    return Trained(run, path.name, config, made.to(runtime.device).eval(), known, runtime, captions, encode, networks)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +13,11 @@ from torch import nn
 from retina_diffusion import division, drawings, objective, photographs, prepare, pretrained, sampler
 from retina_diffusion.captions import Vocabulary
 from retina_diffusion.config import Config
+from retina_diffusion.latents import Autoencoder
 from retina_diffusion.model import Condition, build, shift_of
 from retina_diffusion.objective import Noisy
 from retina_diffusion.photographs import Batch, Collate, Photographs
+from retina_diffusion.precomputed import VAE, Precomputed
 from retina_diffusion.store import Store
 from shared_core import prepared
 from shared_core.batches import Batches, LoaderBatches
@@ -46,11 +48,16 @@ class Material:
         folder = prepare.require(config)
         rows = prepare.load(folder)
         parts = division.divide(rows, config.split, config.data.sample_ratio)
-        words = Vocabulary.of((rows[index]["text"] for index in parts["train"]), config.text.tokens)
+        texts = (rows[index]["text"] for index in parts["train"]) if config.text.encoder == "words" else ()
+        words = Vocabulary.of(texts, config.text.tokens)
         return cls(Store(folder), rows, parts, words, prepared.read_manifest(folder)["fingerprint"])
 
     def part(self, name: str) -> list[dict[str, Any]]:
         return [self.rows[index] for index in self.parts[name]]
+
+    def precomputed(self, config: Config) -> Precomputed:
+        """What networks that stay as they are make of it; nothing is computed yet."""
+        return Precomputed(config, self.vocabulary, self.store, self.rows, self.fingerprint)
 
 
 class FlowTask(Task):
@@ -64,43 +71,62 @@ class FlowTask(Task):
         known = len(material.vocabulary.words)
         self.model = build(config.model, config.text, config.token_side, known)
         self.shift = shift_of(config.flow, config.data.size)
-        self.token = config.model.patch  # of a side, in what is generated
-        self.collate, self.encode = Collate(self.token), encoder(material.vocabulary)
+        self.runtime, self.is_ready = runtime, False
+        self._vae: Autoencoder | None = None
+        self.precomputed = precomputed = material.precomputed(config)
+        self.collate = Collate(config.model.token)
+        self.val = Photographs(material.store, material.part("val"), precomputed.encode, latents=precomputed.latents)
         self._begin()
         pretrained.prepare(self.model.dit, config.model.pretrained)
-        self.val = Photographs(material.store, material.part("val"), self.encode)
-        self.batches = self._batches(runtime)
+        self.batches = self._batches()
 
     def _begin(self) -> None:
         """Take the weights that a fine-tuning begins with; a run that goes on has its own, which come later."""
         if self.config.model.pretrained.source is not None:
             message(str(pretrained.load(self.model.dit, self.config.model.pretrained)))
 
-    def _batches(self, runtime: Runtime) -> Batches:
-        config, rows = self.config, self.material.part("train")
-        return LoaderBatches(
-            Photographs(self.material.store, rows, self.encode, config.augment),
+    def _batches(self) -> Batches:
+        config, material, precomputed = self.config, self.material, self.precomputed
+        rows = material.part("train")
+        return _Batches(
+            self.ready,
+            Photographs(material.store, rows, precomputed.encode, config.augment, precomputed.latents),
             batch_size=config.training.batch_size,
-            runtime=runtime,
+            runtime=self.runtime,
             seed=config.seed,
             num_workers=config.data.num_workers,
             collate=self.collate,
             weights=_weights(rows, config.augment.masked_share),
         )
 
+    def ready(self) -> None:
+        """Compute what networks that stay as they are make of the photographs and captions, unless it is there."""
+        if not self.is_ready:
+            ready(self.precomputed, self.runtime, self.config.logging.progress)
+            self.is_ready = True
+
+    def leave_out_missing(self) -> list[str]:
+        """A plan computes no latents and no features."""
+        self.is_ready = True
+        return self.precomputed.pretend()
+
     def loss(self, model: nn.Module, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        x1 = photographs.images(batch)
-        asked = objective.hidden(photographs.condition(batch, self.config.model.channels), self.config.flow)
+        x1 = photographs.targets(batch)
+        asked = objective.hidden(self._condition(batch), self.config.flow)
         one = objective.noisy(x1, self.config.flow, self.shift)
         found_B = self._errors(model, one, asked, batch)
         return found_B.mean(), {}
 
+    def _condition(self, batch: Batch) -> Condition:
+        return photographs.condition(batch, self.config.model.channels, self.config.model.factor)
+
     def _errors(self, model: nn.Module, one: Noisy, asked: Condition, batch: Batch) -> torch.Tensor:
-        there = photographs.there_pixels(batch, self.token, *one.x1_BCHW.shape[2:])
+        there = photographs.there_pixels(batch, self.config.model.patch, *one.x1_BCHW.shape[2:])
         return objective.errors(model, one, asked, self.config.model.prediction, there)
 
     def evaluate(self, model: nn.Module, runtime: Runtime) -> dict[str, float]:
         """The loss of validation photographs at fixed times and noise, with all that is known of them."""
+        self.ready()
         rows, size = range(len(self.val))[runtime.share(len(self.val))], self.batches.batch_size
         parts = [rows[start : start + size] for start in range(0, len(rows), size)]
         found = [self._judged(model, list(part), runtime) for part in parts]
@@ -114,7 +140,7 @@ class FlowTask(Task):
     def _judged(self, model: nn.Module, rows: list[int], runtime: Runtime) -> torch.Tensor:
         """(N, TIMES) the loss of some validation photographs, the same whoever asks."""
         batch = to(self.collate([self.val[row] for row in rows]), runtime.device)
-        x1, asked = photographs.images(batch), photographs.condition(batch, self.config.model.channels)
+        x1, asked = photographs.targets(batch), self._condition(batch)
         noise = sampler.noise(derive(self.config.seed, "val"), rows, tuple(x1.shape[1:])).to(x1)
         errors = []
         for k in range(TIMES):
@@ -126,25 +152,52 @@ class FlowTask(Task):
         """Validation photographs, their masks, and what the model makes of these."""
         rows = sorted(range(len(self.val)), key=lambda row: -len(self.val.rows[row]["masks"]))[:SHOWN]
         batch = to(self.collate([self.val[row] for row in rows]), runtime.device)
-        x1, asked = photographs.images(batch), photographs.condition(batch, self.config.model.channels)
+        x1, asked = photographs.targets(batch), self._condition(batch)
         noise = sampler.noise(derive(self.config.seed, "shown"), rows, tuple(x1.shape[1:])).to(x1)
         drawn = sampler.draw(model, noise, asked, self.config.model, self.config.sampling, self.shift)
         masks = drawings.coloured(batch["mask"].cpu() / 255, batch["known"].cpu())
-        return {"grid": drawings.sheet([x1.cpu(), masks, drawn.x_B.cpu()])}
+        return {"grid": drawings.sheet([self._seen(x1), masks, self._seen(drawn.x_B)])}
+
+    def _seen(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        """Images on the CPU of what is generated."""
+        if self.precomputed.latents is None:
+            return x_BCHW.cpu()
+        if self._vae is None:
+            self._vae = Autoencoder.load(self.precomputed.sources[VAE], self.config.model, x_BCHW.device)
+        return self._vae.decode(x_BCHW).cpu()
 
     def made_from(self) -> dict[str, dict[str, str]]:
-        """The prepared set: a run goes on with the very one that it began with."""
+        """The prepared set, the VAE, the text model: a run goes on with the very ones that it began with."""
         folder = self.config.paths.data / prepare.PACKAGE / self.config.data.folder
-        return {"data": {"path": str(folder), "sha256": self.material.fingerprint}}
+        networks = {key: source.about for key, source in self.precomputed.sources.items()}
+        return {"data": {"path": str(folder), "sha256": self.material.fingerprint}, **networks}
 
     def no_decay(self, name: str, parameter: nn.Parameter) -> bool:
         """Vectors, and what stands for words and channels."""
         return parameter.ndim < 2 or any(word in name for word in ("embedding", "position", "unknown_MD"))
 
 
-def encoder(vocabulary: Vocabulary) -> photographs.Encode:
-    """What a caption adds to a sample."""
-    return lambda text: {"words": vocabulary.encode(text)}
+class _Batches(LoaderBatches):
+    """Batches before the first of which something is made ready."""
+
+    def __init__(self, ready: Callable[[], None], dataset: Photographs, **options: Any) -> None:
+        super().__init__(dataset, **options)
+        self.ready = ready
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        self.ready()
+        yield from super().epoch(epoch, start)
+
+
+def ready(precomputed: Precomputed, runtime: Runtime, bar: bool) -> None:
+    """Compute what is not there yet, each process its share.
+
+    Raises UserError as `Precomputed.make`.
+    """
+    if runtime.world > 1:
+        precomputed.make(runtime.device, slice(runtime.rank, None, runtime.world), bar and runtime.is_main)
+        runtime.barrier()
+    precomputed.make(runtime.device, bar=bar and runtime.is_main)  # where each machine has its own disk, the others too
 
 
 def _weights(rows: list[dict[str, Any]], share: float | None) -> list[float] | None:

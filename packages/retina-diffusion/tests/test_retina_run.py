@@ -1,0 +1,273 @@
+"""The whole command on a tiny set: prepare, train, resume, predict, evaluate, publish, and what goes wrong."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from retina_diffusion import photographs, prepare, sampler, saved, subject, train
+from retina_diffusion.__main__ import APP, main
+from retina_diffusion.config import Config
+from retina_diffusion.guidance import Guidance
+from retina_diffusion.model_config import Sampling
+from retina_diffusion.subject import Trained
+from shared_core import manifest, records
+from shared_core.records import RunDir
+from shared_core.runtime import Runtime
+from shared_core.weights import load_weights
+
+TINY = [
+    *("--data.sample_size", "60", "--data.size", "32", "--model.dim", "32", "--model.depth", "2", "--model.heads", "2"),
+    *("--text.dim", "16", "--text.tokens", "8", "--batch-size", "16", "--training.steps", "7", "--epochs", "9"),
+    *("--training.ema_decay", "0.9", "--sampling.steps", "2", "--evaluation.segmenter_steps", "8"),
+    *("--evaluation.per_mask", "2", "--evaluation.grader_steps", "3", "--evaluation.generated", "20"),
+    *("--logging.tracker", "none", "--logging.progress", "false", "--runtime.device", "cpu", "--runtime.threads", "1"),
+    *("--name", "tiny"),
+]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("home")
+    assert run(folder, "prepare") == 0
+    assert run(folder, "train") == 0
+    return folder
+
+
+def run(folder: Path, verb: str, *flags: str) -> int:
+    return main([verb, "--paths.data", str(folder / "data"), "--paths.runs", str(folder / "runs"), *TINY, *flags])
+
+
+def of_run(folder: Path, *parts: str, name: str = "tiny") -> Path:
+    return folder.joinpath("runs", "retina-diffusion", name, *parts)
+
+
+def error(capsys: pytest.CaptureFixture[str]) -> str:
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
+    return line
+
+
+def config_of(folder: Path) -> Config:
+    config = APP.load(of_run(folder, "config.yaml"))
+    assert isinstance(config, Config)
+    return config
+
+
+def trained(folder: Path) -> Trained:
+    config = config_of(folder)
+    return subject.of_run(RunDir(of_run(folder)), config, "best", Runtime.start(config.runtime, config.seed))
+
+
+def asked(who: Trained, rows: int = 3) -> Any:
+    material = train.Material.load(who.config)
+    chosen = material.part("test")[:rows]
+    pixels = [material.store.read(*row["place"]) for row in chosen]
+    known = [photographs.known_of(row) for row in chosen]
+    texts = [row["text"] for row in chosen]
+    return who.condition([who.sample(*x, k, t) for x, k, t in zip(pixels, known, texts, strict=True)])
+
+
+def test_training_learns_and_draws_as_it_goes(home: Path) -> None:
+    rows = records.read_metrics(of_run(home))
+    losses = [row["val/loss"] for row in rows if "val/loss" in row]
+    assert len(losses) == 4 and losses[-1] < losses[0]  # 2 steps in each epoch, 7 in all
+    grids = sorted(path.name for path in of_run(home, "samples").iterdir())
+    assert grids == [f"grid-{step:07d}.png" for step in (2, 4, 6, 7)]
+    with Image.open(of_run(home, "samples", grids[-1])) as grid:
+        assert grid.height == 3 * (96 + 2)  # photographs, masks, samples: 32 pixels, three times as large
+    assert {"train/grad_norm", "train/lr"} <= set().union(*rows)
+    assert json.loads(of_run(home, "preprocessing", "words.json").read_text())["tokens"] == 8
+
+
+def test_a_run_that_is_stopped_goes_on_as_if_it_had_not(home: Path, tmp_path: Path) -> None:
+    """Bit for bit: the noise, the times and the hidden masks are those of an uninterrupted run."""
+    shutil.copytree(home / "data", tmp_path / "data")
+    constant, whole, parts = (
+        ("--scheduler.name", "constant"),
+        of_run(tmp_path, name="whole"),
+        of_run(tmp_path, name="parts"),
+    )
+    assert run(tmp_path, "train", *constant, "--name", "whole") == 0
+    for steps in ("2", "5", "7"):
+        newest = manifest.newest_good(parts / "checkpoints")[0] if parts.exists() else "auto"
+        flags = (*constant, "--name", "parts", "--training.steps", steps, "--resume", str(newest))
+        assert run(tmp_path, "train", *flags) == 0
+    first, second = (load_weights(one, "ema") for one in (whole, parts))
+    assert [path.name for path in parts.parent.iterdir() if path.name.startswith("parts")] == ["parts"]
+    assert first.keys() == second.keys()
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
+
+
+def test_images_are_those_of_seed_and_number_whatever_the_batch(home: Path) -> None:
+    who = trained(home)
+    three = who.draw(asked(who), [4, 5, 6], 1, who.config.sampling)
+    again = who.draw(asked(who), [4, 5, 6], 1, who.config.sampling)
+    assert torch.equal(three.x_B, again.x_B)
+    alone = who.draw(asked(who, 1), [4], 1, who.config.sampling)
+    torch.testing.assert_close(alone.x_B, three.x_B[:1], atol=1e-4, rtol=1e-4)
+    other = who.draw(asked(who), [4, 5, 6], 2, who.config.sampling)
+    assert not torch.allclose(other.x_B, three.x_B, atol=0.05)
+    assert three.evaluations == 4  # Heun asks twice a step
+
+
+def test_each_condition_counts_and_guidance_turns_it_up(home: Path) -> None:
+    who = trained(home)
+    with torch.no_grad():
+        for parameter in who.model.parameters():  # as if long trained: every path is open
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
+    ask = asked(who)
+    noise = sampler.noise(0, [0, 1, 2], (3, 32, 32))
+
+    def drawn(condition: Any, **how: float) -> torch.Tensor:
+        wanted = Sampling(steps=2, guided_from=0.0, guided_to=1.0, **how)  # type: ignore[arg-type]
+        return sampler.draw(who.model, noise, condition, who.config.model, wanted, 1.0).x_B
+
+    plain = drawn(ask)
+    for changed in (ask.without_masks(), ask.without_text(), ask.without_masks().without_text()):
+        assert not torch.allclose(drawn(changed), plain, atol=1e-3)
+    for how in ({"mask_guidance": 3.0}, {"text_guidance": 3.0}):
+        assert not torch.allclose(drawn(ask, **how), plain, atol=1e-3)
+    torch.testing.assert_close(
+        drawn(ask, mask_guidance=0.0, text_guidance=0.0), drawn(ask.without_masks().without_text())
+    )
+    assert len(Guidance(2.0, 3.0).passes(0.5)) == 3
+
+
+def test_predictions_are_a_data_set(home: Path, tmp_path: Path) -> None:
+    out = tmp_path / "made"
+    assert run(home, "predict", "--count", "12", "--out", str(out)) == 0
+    rows = [json.loads(line) for line in (out / "photographs.jsonl").read_text().splitlines()]
+    assert len(rows) == 12 and {row["source"] for row in rows} == {"generated"}
+    assert rows[2]["metadata"]["number"] == 2 and rows[2]["metadata"]["evaluations"] == 4
+    with Image.open(out / rows[0]["image_path"]) as image:
+        assert image.size == (32, 32)
+    assert (out / "sheet.png").is_file()
+    data = config_of(home).data.model_copy(update={"source": str(out), "sample_size": 60})
+    made = prepare.prepare(data, config_of(home).split, tmp_path / "prepared", bar=False)
+    assert made["counts"]["photographs"] == 12
+    material, mine = train.Material.load(config_of(home)), prepare.load(tmp_path / "prepared")
+    like = {row["name"]: row for row in material.rows}[rows[0]["metadata"]["like"]]
+    drawn, _ = prepare.store.Store(tmp_path / "prepared").read(*mine[0]["place"])
+    assert drawn.shape == (3, 32, 32) and mine[0]["grade"] == like["grade"]
+
+
+def test_the_masks_of_predictions_are_those_asked_for(home: Path, tmp_path: Path) -> None:
+    """As covered shares, which is what the network was shown."""
+    out = tmp_path / "made"
+    assert run(home, "predict", "--count", "1", "--out", str(out)) == 0
+    row = json.loads((out / "photographs.jsonl").read_text())
+    material = train.Material.load(config_of(home))
+    like = {one["name"]: one for one in material.rows}[row["metadata"]["like"]]
+    _, mask = material.store.read(*like["place"])
+    with Image.open(out / row["mask_path"]["OD"]) as picture:
+        np.testing.assert_array_equal(np.asarray(picture), mask[4].numpy())
+
+
+def test_predictions_go_on_where_they_stopped(home: Path, tmp_path: Path) -> None:
+    out = tmp_path / "made"
+    assert run(home, "predict", "--count", "4", "--out", str(out)) == 0
+    first = (out / "images" / "000001.png").read_bytes()
+    (out / "metadata" / "000002.json").unlink()  # stopped before this one was whole
+    (out / "images" / "000002.png").write_bytes(b"half a picture")
+    Image.new("RGB", (32, 32)).save(out / "images" / "000001.png")  # kept as it is
+    assert run(home, "predict", "--count", "6", "--out", str(out)) == 0
+    assert (out / "images" / "000001.png").read_bytes() != first
+    with Image.open(out / "images" / "000002.png") as image:
+        image.load()
+    assert len((out / "photographs.jsonl").read_text().splitlines()) == 6
+
+
+def test_other_settings_do_not_mix_into_a_folder(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "made"
+    assert run(home, "predict", "--count", "1", "--out", str(out)) == 0
+    assert run(home, "predict", "--count", "1", "--out", str(out), "--seed", "5") == 2
+    assert "drawn with another seed; give another --out" in error(capsys)
+
+
+def test_balanced_predictions(home: Path, tmp_path: Path) -> None:
+    out = tmp_path / "made"
+    assert run(home, "predict", "--count", "10", "--balance", "grade", "--split", "train", "--out", str(out)) == 0
+    grades = [json.loads(line)["grade"] for line in (out / "photographs.jsonl").read_text().splitlines()]
+    material = train.Material.load(config_of(home))
+    kinds = {row["grade"] for row in material.part("train")}
+    assert {grade: grades.count(grade) for grade in kinds} == {grade: 10 // len(kinds) for grade in kinds}
+
+
+def test_evaluation_says_how_images_follow_their_masks(home: Path) -> None:
+    assert run(home, "evaluate", "--downstream") == 0
+    found = records.read_evaluations(RunDir(of_run(home)))["test"]
+    metrics = found["metrics"]
+    assert found["headline"] == "mask_fidelity" and found["n"] == 9
+    assert set(found["baselines"]) == {"masks shuffled", "real photographs"}
+    own = found["baselines"]["real photographs"]["mask_fidelity"]["value"]
+    assert metrics["mask_fidelity_share"]["value"] == pytest.approx(metrics["mask_fidelity"]["value"] / own, rel=1e-6)
+    assert 0 <= metrics["memorised"]["value"] <= 1 and metrics["kid"]["low"] <= metrics["kid"]["high"]
+    assert {"gain_accuracy", "gain_macro_f1"} <= set(metrics)
+    assert "Distance of generated images from real ones" in found["tables"]
+    for figure in found["figures"]:
+        assert of_run(home, figure).is_file()
+    assert "not of Inception's" in " ".join(found["notes"])
+
+
+def test_the_judge_is_kept_for_the_next_evaluation(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert run(home, "evaluate") == 0
+    assert "training the segmenter" not in capsys.readouterr().err
+    judge = of_run(home, "evaluation", saved.SEGMENTER)
+    judge.write_bytes(judge.read_bytes()[:100])
+    assert run(home, "evaluate") == 0
+    assert "training the segmenter" in capsys.readouterr().err
+
+
+def test_perfect_images_keep_the_segmenters_score(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Were the model to give each mask its own photograph, the share would be 1 and everything memorised or real."""
+    from retina_diffusion import evaluate
+
+    monkeypatch.setattr(evaluate, "draw", lambda who, real, each, what: real.image.repeat_interleave(each, dim=0))
+    assert run(home, "evaluate") == 0
+    metrics = records.read_evaluations(RunDir(of_run(home)))["test"]["metrics"]
+    assert metrics["mask_fidelity_share"]["value"] == pytest.approx(1.0)
+    assert metrics["mask_dice_share"]["value"] == pytest.approx(1.0)
+
+
+def test_weights_of_another_architecture_are_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(home, "predict", "--model.depth", "3", "--run", "tiny", "--count", "1") == 2
+    assert "do not fit the configuration's model" in error(capsys)
+
+
+def test_a_set_that_is_not_prepared_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(tmp_path, "train") == 2
+    assert "run `prepare` first" in error(capsys)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_export_is_the_network(home: Path, tmp_path: Path) -> None:
+    out = tmp_path / "weights.pt"
+    assert run(home, "export", "--out", str(out)) == 0
+    assert "dit.x_embedder.weight" in torch.load(out, weights_only=True)["model_state_dict"]
+
+
+def test_images_of_several_sizes_train_together(tmp_path: Path) -> None:
+    """Photographs keep their aspect ratio; what is padded has no say."""
+    for k in range(24):
+        shape = ((40, 64), (64, 40), (48, 48))[k % 3]
+        picture = np.random.default_rng(k).integers(60, 200, (*shape, 3), dtype=np.uint8)
+        (tmp_path / "images").mkdir(exist_ok=True)
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        Image.fromarray(picture).save(tmp_path / "images" / f"{k}.png")
+        mask = np.zeros(shape, np.uint8)
+        mask[10:20, 10:20] = 255
+        Image.fromarray(mask).save(tmp_path / "masks" / f"{k}_OD.png")
+    native = ["--data.source", str(tmp_path), "--data.aspect", "native", "--data.multiple", "8", "--batch-size", "8"]
+    assert run(tmp_path, "prepare", *native) == 0
+    assert run(tmp_path, "train", *native, "--training.steps", "2") == 0
+    assert run(tmp_path, "predict", *native, "--count", "4") == 0
+    sizes = {Image.open(path).size for path in of_run(tmp_path, "predictions", "test", "images").glob("*.png")}
+    assert sizes <= {(40, 24), (24, 40), (32, 32)} and len(sizes) > 1

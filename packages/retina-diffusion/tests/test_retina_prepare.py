@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-from retina_diffusion import objective, phantom, photographs, prepare, sources, store, train
+from retina_diffusion import objective, phantom, photographs, prepare, sources, store
 from retina_diffusion.captions import Vocabulary
 from retina_diffusion.channels import CHANNELS
 from retina_diffusion.config import PrepareOptions
@@ -386,7 +386,7 @@ def native(source: Path) -> tuple[Photographs, list[dict[str, Any]], Vocabulary]
     prepare.prepare(data, Split(), source.parent / "set")
     rows = prepare.load(source.parent / "set")
     words = Vocabulary.of((row["text"] for row in rows), 8)
-    return Photographs(Store(source.parent / "set"), rows, train.encoder(words)), rows, words
+    return Photographs(Store(source.parent / "set"), rows, lambda text: {"words": words.encode(text)}), rows, words
 
 
 def test_native_sizes_are_multiples_with_the_area_and_aspect_wanted(source: Path) -> None:
@@ -414,7 +414,7 @@ def test_a_padded_images_loss_is_its_own(source: Path) -> None:
         torch.nn.init.normal_(parameter, std=0.1)  # at first every image's answer is 0
     collate = Collate(8)
     batch = collate([found[k] for k in chosen])
-    one = objective.noisy(photographs.images(batch), flow, 1.0)
+    one = objective.noisy(photographs.targets(batch), flow, 1.0)
     asked = photographs.condition(batch, CHANNELS)
     there = photographs.there_pixels(batch, 8, *one.x1_BCHW.shape[2:])
     assert there is not None and there.sum(dim=(1, 2)).tolist() == [float(np.prod(rows[k]["size"])) for k in chosen]
@@ -424,7 +424,7 @@ def test_a_padded_images_loss_is_its_own(source: Path) -> None:
         height, width = rows[k]["size"]
         assert "there" not in alone
         single = objective.Noisy(
-            photographs.images(alone),
+            photographs.targets(alone),
             one.x0_BCHW[number : number + 1, :, :height, :width],
             one.t_B[number : number + 1],
         )

@@ -10,7 +10,7 @@ import retina_diffusion
 from retina_diffusion import objective
 from retina_diffusion.config import Config
 from retina_diffusion.keys import KEYS
-from retina_diffusion.model import LATENT_CHANNELS, Condition, build, shape_of
+from retina_diffusion.model import Condition, build, shape_of
 from retina_diffusion.nextdit import NextDiT
 from shared_core.config import load, preset_names
 from shared_core.errors import UserError
@@ -116,12 +116,11 @@ def shrunk(config: Config) -> Config:
             "bottleneck": None if model.bottleneck is None else 8,
         }
     )
-    tokens = 3 * model.patch * (8 if model.space == "latents" else 1)
     return config.model_copy(
         update={
             "model": small,
             "text": text.model_copy(update={"dim": 16, "tokens": 5}),
-            "data": config.data.model_copy(update={"size": tokens}),
+            "data": config.data.model_copy(update={"size": 3 * model.token}),
         }
     )
 
@@ -132,8 +131,7 @@ def test_one_step_of_every_preset(name: str) -> None:
     model, side = config.model, 3 * config.model.patch
     torch.manual_seed(0)
     network = build(model, config.text, config.token_side, vocabulary=9)
-    channels = 3 if model.space == "pixels" else LATENT_CHANNELS
-    x1, masks = torch.rand(4, channels, side, side) * 2 - 1, torch.rand(4, len(model.channels), side, side)
+    x1, masks = torch.rand(4, model.values, side, side) * 2 - 1, torch.rand(4, len(model.channels), side, side)
     known = torch.ones(4, len(model.channels), dtype=torch.bool)
     if config.text.encoder == "words":
         asked = Condition(masks, known, words_BS=torch.randint(3, 12, (4, 5)))

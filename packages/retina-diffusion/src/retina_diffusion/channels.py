@@ -1,6 +1,9 @@
 """The classes that masks have, one channel each, in this order."""
 
-CHANNELS = ("MA", "HE", "EX", "SE", "OD", "vessel", "FOV")
+from typing import Literal
+
+Channel = Literal["MA", "HE", "EX", "SE", "OD", "vessel", "FOV"]
+CHANNELS: tuple[Channel, ...] = ("MA", "HE", "EX", "SE", "OD", "vessel", "FOV")
 WORDS = {
     "MA": "microaneurysms",
     "HE": "haemorrhages",

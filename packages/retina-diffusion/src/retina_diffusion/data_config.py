@@ -8,9 +8,8 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from retina_diffusion.channels import Channel
 from shared_core.settings import Section, resumable
-
-Channel = Literal["MA", "HE", "EX", "SE", "OD", "vessel", "FOV"]
 
 
 class Data(Section):

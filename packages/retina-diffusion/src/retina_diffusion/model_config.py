@@ -6,8 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from retina_diffusion.channels import CHANNELS
-from retina_diffusion.data_config import Channel
+from retina_diffusion.channels import CHANNELS, Channel
 from shared_core.settings import Section, resumable
 
 MOST_TOKENS = 16_384

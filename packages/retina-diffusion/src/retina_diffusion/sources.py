@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retina_diffusion import framing, idrid, jsonl, masks, pairs, phantom, pictures
-from retina_diffusion.channels import CHANNELS
-from retina_diffusion.data_config import Channel, Data
+from retina_diffusion.channels import CHANNELS, Channel
+from retina_diffusion.data_config import Data
 from retina_diffusion.records import Record
 from shared_core import prepared
 from shared_core.errors import UserError

@@ -9,6 +9,7 @@ from PIL import Image
 from retina_diffusion import pairs, sources
 from retina_diffusion.channels import CHANNELS
 from retina_diffusion.data_config import Data
+from shared_core import hub
 from shared_core.errors import UserError
 
 
@@ -133,3 +134,21 @@ def test_two_sources_are_two_splits(tmp_path: Path) -> None:
     put(tmp_path / "two" / "images" / "one.png")
     with pytest.raises(UserError, match="'one' is the name of another photograph as well"):
         sources.items(data)
+
+
+def test_a_data_set_of_the_hub_is_a_folder(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(root / "masks" / "a_MA.png", at=3)
+    asked: list[tuple[str, str | None, str]] = []
+
+    def snapshot(name: str, revision: str | None, kind: str) -> Path:
+        asked.append((name, revision, kind))
+        return root
+
+    monkeypatch.setattr(hub, "snapshot", snapshot)
+    data = Data(source="hub:somebody/fundus.v2@main", size=32)
+    assert [item.name for item in sources.items(data)] == ["a", "b", "c_MA"]
+    sources.items(Data(source="hub:somebody/fundus"))
+    assert asked == [("somebody/fundus.v2", "main", "dataset"), ("somebody/fundus", None, "dataset")]
+    assert data.folder == "somebody-fundus.v2-32"
+    with pytest.raises(UserError, match="OWNER/NAME"):
+        sources.items(Data(source="hub:fundus"))

@@ -19,7 +19,7 @@ class Data(Section):
         "sample",
         min_length=1,
         description="sample (drawn photographs, needs nothing), IDRiD's folder, a .jsonl file or a folder of them, a "
-        "folder with images/ and masks/, or hub:OWNER/NAME[@REVISION]",
+        "folder with images/ and masks/, or hub:OWNER/NAME[@REVISION], a data set with one of these",
     )
     layout: Literal["auto", "idrid", "jsonl", "pairs"] = Field("auto", description="of a folder; auto: what is in it")
     part: Literal["all", "segmentation", "grading"] = Field(

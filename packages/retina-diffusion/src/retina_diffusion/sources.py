@@ -94,7 +94,7 @@ def items(data: Data) -> list[Item]:
     for number, source in enumerate(data.sources):
         own = "train" if data.train_data_path is not None and number == 0 else "val"
         split = None if len(data.sources) == 1 else own
-        records += [_in_split(record, split) for record in _records(Path(source).expanduser(), data)]
+        records += [_in_split(record, split) for record in _records(_place(source), data)]
     return [Photograph(record, data.mask_values) for record in _uniquely_named(records)]
 
 
@@ -118,6 +118,16 @@ def fingerprint(found: Sequence[Item]) -> str:
 
 def _in_split(record: Record, split: str | None) -> Record:
     return record if split is None else Record(**{**vars(record), "split": split})
+
+
+def _place(source: str) -> Path:
+    """The file or folder of a source; a data set of the Hub is fetched first, into the cache."""
+    if not source.startswith("hub:"):
+        return Path(source).expanduser()
+    from shared_core import hub
+
+    name, revision = hub.parse(source.removeprefix("hub:"))
+    return hub.snapshot(name, revision, "dataset")
 
 
 def _records(path: Path, data: Data) -> Sequence[Record]:

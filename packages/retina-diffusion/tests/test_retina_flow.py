@@ -61,6 +61,21 @@ def test_a_straight_path_takes_one_step(method: solvers.Method) -> None:
     torch.testing.assert_close(found.x_B, x1)
 
 
+@pytest.mark.parametrize(("method", "evaluations"), [("euler", 5), ("heun", 9), ("midpoint", 10)])
+def test_a_network_that_says_where_the_path_ends_is_taken_at_its_word(method: solvers.Method, evaluations: int) -> None:
+    """Nothing of the noise is left, though the velocity has no value at the end."""
+    x0, x1 = ends()
+    asked = []
+
+    def velocity(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        asked.append(float(t))
+        return flow.velocity_of_x(x1, x, t.expand(len(x)), rest=1e-4)
+
+    found = solvers.solve(velocity, x0, times.steps(5), method, ends=False)
+    torch.testing.assert_close(found.x_B, x1, atol=1e-6, rtol=1e-6)
+    assert len(asked) == found.evaluations == evaluations and max(asked) < 1
+
+
 def test_unknown_solvers_are_refused() -> None:
     with pytest.raises(ValueError, match="must be one of euler, midpoint, heun, dopri5"):
         solvers.solve(lambda x, t: x, torch.ones(1), times.steps(2), "ddim")  # type: ignore[arg-type]

@@ -65,6 +65,8 @@ def errors(
     return (square * there_BHW).sum(dim=(1, 2)) / there_BHW.sum(dim=(1, 2))
 
 
-def velocity(said: torch.Tensor, xt_BCHW: torch.Tensor, t_B: torch.Tensor, model: Model) -> torch.Tensor:
-    """The velocity that follows from what the network says."""
-    return flow.velocity_of_x(said.float(), xt_BCHW, t_B) if model.prediction == "x" else said.float()
+def velocity(
+    said: torch.Tensor, xt_BCHW: torch.Tensor, t_B: torch.Tensor, model: Model, rest: float = flow.REST
+) -> torch.Tensor:
+    """The velocity that follows from what the network says; `rest` is that of `flow.velocity_of_x`."""
+    return flow.velocity_of_x(said.float(), xt_BCHW, t_B, rest) if model.prediction == "x" else said.float()

@@ -24,11 +24,19 @@ class Solved(NamedTuple):
 
 
 def solve(
-    velocity: Velocity, x_B: torch.Tensor, times_K: torch.Tensor, method: Method, rtol: float = 1e-3, atol: float = 1e-5
+    velocity: Velocity,
+    x_B: torch.Tensor,
+    times_K: torch.Tensor,
+    method: Method,
+    rtol: float = 1e-3,
+    atol: float = 1e-5,
+    ends: bool = True,
 ) -> Solved:
     """Follow a velocity along ascending times.
 
     Args:
+        ends: False where there is no velocity at the last time, as of a network that says where the path ends: the last
+            step of `heun` is Euler's then, and leads there (Karras et al. 2022, NeurIPS, algorithm 1).
         times_K: of `euler` (order 1), `midpoint` and `heun` (order 2) the times of the steps; `dopri5` takes the steps
             that its tolerances want, by torchdiffeq.
 
@@ -41,9 +49,12 @@ def solve(
     if method not in EVALUATIONS:
         raise ValueError(f"method {method!r}: must be one of {', '.join((*EVALUATIONS, 'dopri5'))}")
     step = {"euler": _euler, "midpoint": _midpoint, "heun": _heun}[method]
-    for now, then in itertools.pairwise(times_K):
+    *pairs, last = itertools.pairwise(times_K)
+    for now, then in pairs:
         x_B = step(velocity, x_B, now, then)
-    return Solved(x_B, EVALUATIONS[method] * (len(times_K) - 1))
+    short = method == "heun" and not ends
+    x_B = (_euler if short else step)(velocity, x_B, *last)
+    return Solved(x_B, EVALUATIONS[method] * (len(times_K) - 1) - short)
 
 
 def _euler(velocity: Velocity, x_B: torch.Tensor, now: torch.Tensor, then: torch.Tensor) -> torch.Tensor:

@@ -242,6 +242,20 @@ def test_weights_of_another_architecture_are_refused(home: Path, capsys: pytest.
     assert "do not fit the configuration's model" in error(capsys)
 
 
+def test_what_a_run_learned_from_does_not_judge_it(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(home, "evaluate", "--split.seed", "7") == 2
+    assert "was trained with another split" in error(capsys)
+    shutil.copytree(home, tmp_path / "home")
+    about = of_run(tmp_path / "home", "run.json")
+    text = json.loads(about.read_text())
+    text["made_from"]["data"]["sha256"] = "0" * 64
+    about.write_text(json.dumps(text))
+    assert run(tmp_path / "home", "evaluate") == 2
+    assert "is another data set than" in error(capsys)
+
+
 def test_a_set_that_is_not_prepared_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(tmp_path, "train") == 2
     assert "run `prepare` first" in error(capsys)

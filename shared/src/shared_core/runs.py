@@ -288,3 +288,28 @@ def _no_run(home: Path, name: str, app: App) -> UserError:
 
 def _folders(home: Path) -> list[Path]:
     return sorted(path for path in home.iterdir() if path.is_dir()) if home.is_dir() else []
+
+
+def require_same_split(run: RunDir, split: Section) -> None:
+    """Raises UserError where a run was trained with another section `split`: what it learned from could judge it."""
+    if not (run.path / "config.yaml").is_file():
+        return
+    stored = yamlfile.read(run.path / "config.yaml").data.get("split", {})
+    if changed := configuration.differences(type(split).model_validate(stored), split):
+        lines = "; ".join(changed)
+        raise UserError(f"{run.path}: was trained with another split ({lines}); leave these flags out")
+
+
+def require_same_data(run: RunDir, folder: Path, fingerprint: str, trained_on: str | None = None) -> None:
+    """Raises UserError where the prepared set in `folder` is none that a run was trained on.
+
+    Args:
+        trained_on: fingerprint of the run's set; default: what run.json notes, if anything.
+    """
+    if trained_on is None:
+        trained_on = run.read_run().get("made_from", {}).get("data", {}).get("sha256")
+    if trained_on and fingerprint != trained_on:
+        raise UserError(
+            f"{folder}: is another data set than {run.path} was trained on, prepared again from a changed source; "
+            "restore that, or train anew under another --name"
+        )

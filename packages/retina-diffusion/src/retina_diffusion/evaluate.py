@@ -20,7 +20,6 @@ from retina_diffusion import (
     similarity,
     subject,
     tables,
-    train,
 )
 from retina_diffusion.channels import CHANNELS
 from retina_diffusion.config import Config, EvaluateOptions
@@ -53,7 +52,7 @@ def run(app: App, config: Config, options: EvaluateOptions) -> int:
     if runtime.world > 1:
         raise UserError("evaluate: runs in one process; start it without a launcher")
     who = subject.find(app, config, options, runtime)
-    material = train.Material.load(who.config)
+    material = saved.material(who.run, who.config)
     parts = {
         name: Real.load(material.store, material.part(name), config.data.size) for name in ("train", "val", "test")
     }

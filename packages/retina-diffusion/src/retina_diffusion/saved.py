@@ -17,14 +17,14 @@ from typing import Any
 
 import torch
 
-from retina_diffusion import precomputed, train
+from retina_diffusion import precomputed, prepare, train
 from retina_diffusion import segmenter as segmentation
 from retina_diffusion.captions import Vocabulary
 from retina_diffusion.config import Config
 from retina_diffusion.judged import Real
 from retina_diffusion.segmenter import Segmenter
 from shared_core import config as configuration
-from shared_core import files, tensorfile
+from shared_core import files, runs, tensorfile
 from shared_core.errors import UserError
 from shared_core.progress import message
 from shared_core.records import RunDir
@@ -55,6 +55,18 @@ def networks(run: RunDir) -> dict[str, dict[str, str]]:
             raise _damaged(path, error) from error
     made_from = run.read_run().get("made_from", {})
     return {key: about for key, about in made_from.items() if key in (precomputed.VAE, precomputed.TEXT)}
+
+
+def material(run: RunDir, config: Config) -> train.Material:
+    """The prepared set and its splits, for judging a run.
+
+    Raises UserError where they are others than the run was trained with: photographs that it learned from could judge
+    it.
+    """
+    runs.require_same_split(run, config.split)
+    found = train.Material.load(config)
+    runs.require_same_data(run, config.paths.data / prepare.PACKAGE / config.data.folder, found.fingerprint)
+    return found
 
 
 def vocabulary(run: RunDir, config: Config) -> Vocabulary:

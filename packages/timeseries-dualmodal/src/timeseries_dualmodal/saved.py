@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from shared_core import config as configuration
-from shared_core import files
+from shared_core import files, runs
 from shared_core.errors import UserError
 from shared_core.progress import message
 from shared_core.records import RunDir
@@ -79,18 +79,10 @@ def material(run: RunDir, config: Config, about: Description) -> train.Material:
 
     Raises UserError where they are others than the run was trained with: series that it learned from could judge it.
     """
-    if (run.path / "config.yaml").is_file():
-        split = configuration.stored(Config, run.path).split
-        if changed := configuration.differences(split, config.split):
-            lines = "; ".join(changed)
-            raise UserError(f"{run.path}: was trained with another split ({lines}); leave these flags out")
+    runs.require_same_split(run, config.split)
     found = train.Material.load(config)
-    if about.data and found.fingerprint != about.data:
-        folder = config.paths.data / prepare.PACKAGE / config.data.folder
-        raise UserError(
-            f"{folder}: is another data set than {run.path} was trained on, prepared again from a changed source; "
-            "restore that, or train anew under another --name"
-        )
+    folder = config.paths.data / prepare.PACKAGE / config.data.folder
+    runs.require_same_data(run, folder, found.fingerprint, about.data)
     return found
 
 

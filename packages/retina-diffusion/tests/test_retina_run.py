@@ -217,6 +217,7 @@ def test_evaluation_says_how_images_follow_their_masks(home: Path) -> None:
 
 
 def test_the_judge_is_kept_for_the_next_evaluation(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(home, "evaluate") == 0
     capsys.readouterr()
     assert run(home, "evaluate") == 0
     assert "training the segmenter" not in capsys.readouterr().err

@@ -49,15 +49,15 @@ def samples(masked: Real, drawn: torch.Tensor, seen: torch.Tensor, each: int, sp
 def closest(found: Memorisation, drawn: torch.Tensor, training: torch.Tensor, split: str, folder: Path) -> Path:
     """The images that are most like a training photograph, above it."""
     rows = [int(row) for row in found.closest[:PAIRS]]
-    above = [(f"image, ratio {found.nearest.ratio[row]:.2f}", drawn[row]) for row in rows]
-    below = [("nearest of training", training[int(found.nearest.index[row])]) for row in rows]
+    above = [(f"image: {found.nearest.ratio[row]:.2f}", drawn[row]) for row in rows]
+    below = [("nearest", training[int(found.nearest.index[row])]) for row in rows]
     return figures.image_grid(
         [_picture(image) for _, image in above + below],
         [name for name, _ in above + below],
         folder / f"{split}_closest.png",
         columns=len(rows),
         title="The images nearest to a training photograph",
-        caption=f"The ratio is of the distance to the nearest training photograph and to the next ones: 0 for a copy. "
+        caption=f"Below each the training photograph. The number is the ratio of the distance to the nearest training photograph and to the next ones: 0 for a copy. "
         f"Below {found.limit:.2f}, as 1 % of other real photographs are, it counts as memorised.",
     )
 

@@ -57,8 +57,8 @@ def closest(found: Memorisation, drawn: torch.Tensor, training: torch.Tensor, sp
         folder / f"{split}_closest.png",
         columns=len(rows),
         title="The images nearest to a training photograph",
-        caption=f"Below each the training photograph. The number is the ratio of the distance to the nearest training photograph and to the next ones: 0 for a copy. "
-        f"Below {found.limit:.2f}, as 1 % of other real photographs are, it counts as memorised.",
+        caption="Below each the training photograph. The number is the ratio of the distances to it and to the next "
+        f"ones: 0 for a copy. Below {found.limit:.2f}, as 1 % of other real photographs are, it counts as memorised.",
     )
 
 

@@ -83,6 +83,14 @@ def test_what_is_judged_never_trains(splits: tuple[str | None, str | None], want
         assert kept["split"] == wanted
 
 
+def test_what_is_judged_keeps_its_own_label() -> None:
+    """IDRiD's B-test-064 has grade 3; the same photograph is B-train-118 with grade 0."""
+    for rows in ([row("a", "train", grade=0), row("b", "test", grade=3)],
+                 [row("b", "test", grade=3), row("a", "train", ("OD",), grade=0)]):  # fmt: skip
+        (kept,) = merging.merged(rows, [0, 0])
+        assert (kept["split"], kept["grade"]) == ("test", 3)
+
+
 def test_a_pair_is_told_with_its_leak_and_its_quarrel() -> None:
     rows = [row("a", "train", grade=0), row("b", "test", grade=3), row("c", "test")]
     assert merging.described(rows, [Pair(0, 1, 0.99987), Pair(1, 2, 1.0)]) == [

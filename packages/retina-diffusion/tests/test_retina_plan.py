@@ -48,7 +48,20 @@ def test_arithmetic_is_that_of_a_real_pass(tmp_path: Path) -> None:
 
 def test_pixel_patches_of_two_cost_what_the_facts_say(tmp_path: Path) -> None:
     """768 wide, 12 deep, 256 pixels: 16,384 tokens and 38 TFLOP for an image, nearly all of it attention."""
-    flags = ["--gpu", "A100-80", "--size", "256", "--model.patch", "2", "--model.dim", "768", "--model.depth", "12"]
+    flags = [
+        "--gpu",
+        "B200",
+        "--batch-size",
+        "1",
+        "--size",
+        "256",
+        "--model.patch",
+        "2",
+        "--model.dim",
+        "768",
+        "--model.depth",
+        "12",
+    ]
     found = planned(tmp_path, *flags, "--model.heads", "12", "--model.multiple_of", "256", *CPU)
     assert found["flops_per_sample"] == pytest.approx(38.2e12, rel=0.05)
     assert any("16,384 tokens of 2 x 2 pixels" in note for note in found["notes"])
@@ -96,9 +109,10 @@ def test_a_budget_says_what_fits_and_which_key_to_change(
     rows = {row["preset"]: row for row in planned(tmp_path, "--budget", "1h", "--gpu", "A100", *CPU)}  # type: ignore[union-attr]
     shown = capsys.readouterr().out
     assert not rows["fast"]["fits"] and rows["tiny"]["fits"] and rows["guide_ultra_fast"]["fits"]
-    fewer = int(rows["fast"]["advice"].split("--training.steps ")[1])
+    fewer = int(rows["fast"]["advice"].split()[1])
     assert fewer == pytest.approx(94_000 * 3600 / rows["fast"]["seconds"], rel=0.01)
-    assert "the largest that fits: retina train --config guide_ultra_fast" in shown
+    assert "the largest that fits, from scratch: retina train --config tiny" in shown
+    assert rows["guide_ultra_fast"]["advice"] == "fits; too few steps to learn to draw"
     assert rows["fast"]["memory_recomputed"] < rows["fast"]["memory"]
 
 
@@ -108,6 +122,24 @@ def test_nothing_that_fits_is_refused(
     monkeypatch.setattr(plan.configuration, "preset_names", lambda folder: ["guide_standard"])
     assert main(["plan", "--budget", "90m", "--gpu", "T4", "--paths.data", str(tmp_path), *CPU]) == 2
     assert "no preset fits" in error(capsys)
+
+
+@pytest.mark.parametrize(
+    ("flags", "advice"),
+    [
+        (["--gpu", "A100-80", "--config", "guide_standard", "--runtime.gradient_checkpointing", "false"],
+         "--runtime.gradient_checkpointing true would fit"),
+        (["--gpu", "T4", "--precision", "fp16", "--config", "standard", "--runtime.gradient_checkpointing", "true",
+          "--training.micro_batch", "128"], "--training.micro_batch 26 would fit"),
+        (["--gpu", "T4", "--precision", "fp16", "--config", "guide_standard"], "a smaller --model.dim"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], advice: str
+) -> None:
+    assert main(["plan", *flags, "--paths.data", str(tmp_path), *CPU]) == 2
+    said = capsys.readouterr()
+    assert said.out.startswith("plan of ") and advice in said.err.splitlines()[-1]
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90m", 5_400), ("24h", 86_400), ("1.5 d", 129_600)])

@@ -116,6 +116,20 @@ def test_the_same_again_is_up_to_date(source: Path, capsys: pytest.CaptureFixtur
     assert contents(folder) == before
 
 
+def test_the_set_of_another_source_is_not_replaced(source: Path) -> None:
+    """Lists often have one name: runs of the one would be judged by the other."""
+    other = source.parent / "other"
+    other.mkdir()
+    (other / "list.jsonl").write_text(source.read_text().replace('": "', '": "../').replace("../Drusen", "Drusen"))
+    first, second = from_list(source), from_list(other / "list.jsonl")
+    assert (second.folder, first.folder) == ("other-list-16", f"{source.parent.name}-list-16")
+    folder = source.parent / "set"
+    before = prepare.prepare(first, Split(), folder)
+    with pytest.raises(UserError, match=rf"holds the set of {source}; give this one another --data.name"):
+        prepare.prepare(second, Split(), folder)
+    assert prepared.read_manifest(folder) == before
+
+
 @pytest.mark.parametrize("what", ["image", "mask", "caption", "grade", "size", "aspect"])
 def test_a_changed_source_is_named_and_prepared_again(
     what: str, source: Path, capsys: pytest.CaptureFixture[str]

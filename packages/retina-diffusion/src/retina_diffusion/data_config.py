@@ -68,7 +68,10 @@ class Data(Section):
         if self.name is not None:
             return self.name
         source = self.sources[0].removeprefix("hub:").partition("@")[0]
-        stem = re.sub(r"[^\w.\-]", "-", source if "hub:" in self.source else PurePath(source).stem).lstrip(".-")
+        path = PurePath(source)
+        # lists have names such as train.jsonl: their folder tells them apart
+        stem = f"{path.parent.name}-{path.stem}" if path.suffix == ".jsonl" else path.name
+        stem = re.sub(r"[^\w.\-]", "-", source if self.source.startswith("hub:") else stem).lstrip(".-")
         return f"{stem or 'photographs'}-{self.size}{'' if self.aspect == 'square' else '-native'}"
 
     def sample(self) -> Data:

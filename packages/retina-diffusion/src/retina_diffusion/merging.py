@@ -1,7 +1,7 @@
 """One row for each photograph, however often a source has it.
 
-A photograph that is there twice keeps the place with the most masks, takes the grade from the other where it has none,
-and is judged, never trained on, if either is in the source's test split.
+A photograph that is there twice keeps the place with the most masks and is judged, never trained on, if either is in
+the source's test split. Grade and caption are those of the one that decides the split, where it has any.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ def _one(same: list[Row]) -> Row:
     best = max(same, key=lambda row: len(row["masks"]))  # the first of equals
     if len(same) == 1:
         return {**best, "also": []}
-    order = [best, *(row for row in same if row is not best)]
-    found = {key: next((row[key] for row in order if row[key] is not None), None) for key in ("grade", "caption")}
     split = next((name for name in ORDER if any(row["split"] == name for row in same)), None)
-    return {**best, **found, "split": split, "also": [row["name"] for row in order[1:]]}
+    order = sorted([best, *(row for row in same if row is not best)], key=lambda row: row["split"] != split)
+    found = {key: next((row[key] for row in order if row[key] is not None), None) for key in ("grade", "caption")}
+    return {**best, **found, "split": split, "also": [row["name"] for row in same if row is not best]}
 
 
 def described(rows: Sequence[Row], found: Sequence[Pair]) -> list[str]:

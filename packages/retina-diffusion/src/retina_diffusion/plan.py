@@ -35,7 +35,8 @@ from shared_core.runtime import Runtime
 PHOTOGRAPHS = 1_400  # of the predecessor's guide
 WORDS = 200  # of a vocabulary that is not known yet
 UNITS = {"m": 60, "h": 3_600, "d": 86_400}
-UNPLANNED = ("demo",)  # too small to be planned for a GPU
+UNPLANNED = ("demo", "idrid-64")  # too small to be planned for a GPU
+LETTER = "guide_"  # presets that keep the guide's letter: too few steps to learn to draw
 
 
 def run(app: App, config: Config, options: PlanOptions) -> int:
@@ -51,7 +52,18 @@ def run(app: App, config: Config, options: PlanOptions) -> int:
     print(made.render())
     if options.json_file:
         files.atomic_write(options.json_file, json.dumps(made.as_dict(), indent=2) + "\n")
+    _refuse_too_large(config, runtime, options, made)
     return 0
+
+
+def _refuse_too_large(config: Config, runtime: Runtime, options: PlanOptions, made: Plan) -> None:
+    """Raises UserError, with the setting to change, for a plan that the memory does not hold."""
+    room = made.memory_available
+    if room is None or made.peak_memory_bytes <= room:
+        return
+    need = f"{quantity(made.peak_memory_bytes, 'B')} of {quantity(room, 'B')}"
+    again = one(_recomputing(config, True), runtime, options).peak_memory_bytes
+    raise UserError(f"plan: does not fit, {need}; {_memory_advice(made, again, room)}")
 
 
 def one(config: Config, runtime: Runtime, options: PlanOptions) -> Plan:
@@ -59,13 +71,12 @@ def one(config: Config, runtime: Runtime, options: PlanOptions) -> Plan:
     count, note = photographs(config, options)
     if options.gpu is not None:
         with _nothing_computed(runtime) as there:
-            task = Imagined(config, there, count)
+            task: FlowTask = Imagined(config, there, count)
             made = plans.plan(config, task, there, steps=0, gpu=options.gpu)
-    elif note:
-        made = plans.plan(config, Imagined(config, runtime, count), runtime, steps=options.steps)
     else:
-        made = plans.plan(config, train.build_task(config, runtime), runtime, steps=options.steps)
-    made.notes[:0] = [*([note] if note else []), *_images(config, made)]
+        task = Imagined(config, runtime, count) if note else train.build_task(config, runtime)
+        made = plans.plan(config, task, runtime, steps=options.steps)
+    made.notes[:0] = [*([note] if note else []), *_images(config, task, made)]
     return made
 
 
@@ -136,10 +147,11 @@ def _nothing_computed(runtime: Runtime) -> Iterator[Runtime]:
         yield replace(runtime, device=torch.device("cpu"))
 
 
-def _images(config: Config, made: Plan) -> list[str]:
-    """What an image is made of, and how often each photograph is shown."""
-    tokens = config.token_side**2
+def _images(config: Config, task: FlowTask, made: Plan) -> list[str]:
+    """What the parameters are, what an image is made of, and how often each photograph is shown."""
+    tokens, network = config.token_side**2, sum(weight.numel() for weight in task.model.dit.parameters())
     return [
+        f"{network:,} parameters are the network's, {made.parameters - network:,} its text encoder's",
         f"{config.data.size} x {config.data.size} pixels are {tokens:,} tokens of {config.model.patch} x "
         f"{config.model.patch} {config.model.space}",
         f"each photograph is shown {made.samples / max(1, made.samples // max(1, made.epochs)):,.0f} times",
@@ -172,21 +184,20 @@ def table(app: App, config: Config, options: PlanOptions, runtime: Runtime) -> N
     print(_rendered(rows, f"presets within {options.budget} on {rows[0]['device']}"))
     if options.json_file:
         files.atomic_write(options.json_file, json.dumps(rows, indent=2) + "\n")
-    fitting = [row for row in rows if row["fits"]]
+    fitting = [row for row in rows if row["fits"] and not row["preset"].startswith(LETTER)]
     if not fitting:
-        raise UserError(
-            f"--budget {options.budget}: no preset fits; lower --training.steps of one, or take a larger GPU"
-        )
-    largest = max(fitting, key=lambda row: (row["parameters"], row["seconds"]))
-    print(f"\nthe largest that fits: {app.command} train --config {largest['preset']}")
+        raise UserError(f"--budget {options.budget}: no preset fits; do what the table says, or take a larger GPU")
+    for what, verb in (("from scratch", "train"), ("from published weights", "finetune")):
+        if of_kind := [row for row in fitting if row["verb"] == verb]:
+            largest = max(of_kind, key=lambda row: (row["parameters"], row["seconds"]))
+            print(f"the largest that fits, {what}: {app.command} {verb} --config {largest['preset']}")
 
 
 def _row(preset: Config, options: PlanOptions, runtime: Runtime, limit: float) -> dict[str, Any]:
     """What a preset costs with and without gradient checkpointing, and what keeps it from fitting."""
     memory = {}
     for again in (False, True):
-        how = preset.runtime.model_copy(update={"gradient_checkpointing": again})
-        made = one(preset.model_copy(update={"runtime": how}), runtime, options)
+        made = one(_recomputing(preset, again), runtime, options)
         memory[again] = made.peak_memory_bytes
         if again == preset.runtime.gradient_checkpointing:
             own = made
@@ -195,6 +206,7 @@ def _row(preset: Config, options: PlanOptions, runtime: Runtime, limit: float) -
     return {
         "preset": preset.name,
         "device": own.device,
+        "verb": "finetune" if preset.text.encoder == "hub" else "train",  # published weights know their text model
         "parameters": own.parameters,
         "tokens": preset.token_side**2,
         "flops_per_image": own.flops_per_sample,
@@ -207,18 +219,29 @@ def _row(preset: Config, options: PlanOptions, runtime: Runtime, limit: float) -
     }
 
 
+def _recomputing(config: Config, again: bool) -> Config:
+    """The same with or without gradient checkpointing."""
+    how = config.runtime.model_copy(update={"gradient_checkpointing": again})
+    return config.model_copy(update={"runtime": how})
+
+
 def _advice(preset: Config, own: Plan, memory: dict[bool, float], room: float, limit: float) -> str:
     """The key to change, where something does not fit."""
     if own.peak_memory_bytes > room:
-        if memory[True] <= room:
-            return "memory: --runtime.gradient_checkpointing true"
-        fits = next((note for note in own.notes if note.startswith("does not fit")), "")
-        found = re.search(r"--training\.micro_batch \d+", fits)
-        return f"memory: {found[0]}" if found else "memory: a smaller --model.dim or --data.size"
-    assert own.seconds is not None
+        return _memory_advice(own, memory[True], room)
+    assert own.seconds is not None and preset.name is not None
     if own.seconds > limit:
-        return f"time: --training.steps {int(own.steps * limit / own.seconds):,}".replace(",", "")
-    return "fits"
+        return f"--training.steps {int(own.steps * limit / own.seconds)} would end in time"
+    return "fits; too few steps to learn to draw" if preset.name.startswith(LETTER) else "fits"
+
+
+def _memory_advice(own: Plan, recomputed: float, room: float) -> str:
+    """The key to change, where the memory does not hold a plan."""
+    if recomputed <= room:
+        return "--runtime.gradient_checkpointing true would fit"
+    fits = next((note for note in own.notes if note.startswith("does not fit")), "")
+    found = re.search(r"--training\.micro_batch \d+", fits)
+    return f"{found[0]} would fit" if found else "a smaller --model.dim or --data.size would"
 
 
 def _rendered(rows: list[dict[str, Any]], title: str) -> str:

@@ -71,6 +71,7 @@ def prepare(data: Data, split: Split, folder: Path, bar: bool = True) -> dict[st
             progress.message(f"{folder}: up to date")
             return manifest
     elif (folder / prepared.NAME).exists():
+        _refuse_another(folder, data)
         reasons = "; ".join(prepared.changes(folder, origin, settings(data))) or "its files have changed"
         progress.message(f"{folder}: stale, preparing it again: {reasons}")
     per_file = max(1, FILE_BYTES // ((3 + len(CHANNELS)) * data.size**2))
@@ -103,6 +104,19 @@ def prepare(data: Data, split: Split, folder: Path, bar: bool = True) -> dict[st
     )
     _tell(folder, counts)
     return prepared.read_manifest(folder)
+
+
+def _refuse_another(folder: Path, data: Data) -> None:
+    """Raises UserError where a set of another source would be replaced, which runs may be judged by."""
+    try:
+        there = prepared.read_manifest(folder)["settings"].get("sources")
+    except UserError:  # damaged: nothing is lost
+        return
+    if there != list(data.sources):
+        raise UserError(
+            f"{folder}: holds the set of {' and '.join(there or ['another source'])}; give this one another "
+            "--data.name, or delete the folder"
+        )
 
 
 def settings(data: Data) -> dict[str, Any]:

@@ -10,8 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from retina_diffusion import photographs, prepare, sampler, saved, subject, train
+from retina_diffusion import photographs, predict, prepare, sampler, saved, subject, train
 from retina_diffusion.__main__ import APP, main
+from retina_diffusion.channels import CHANNELS
 from retina_diffusion.config import Config
 from retina_diffusion.guidance import Guidance
 from retina_diffusion.model_config import Sampling
@@ -143,6 +144,11 @@ def test_predictions_are_a_data_set(home: Path, tmp_path: Path) -> None:
     assert run(home, "predict", "--count", "12", "--out", str(out)) == 0
     rows = [json.loads(line) for line in (out / "photographs.jsonl").read_text().splitlines()]
     assert len(rows) == 12 and {row["source"] for row in rows} == {"generated"}
+    assert {row["split"] for row in rows} == {"train"} and {row["metadata"]["like_of"] for row in rows} == {
+        "split train"
+    }
+    learned_from = {row["name"] for row in train.Material.load(config_of(home)).part("train")}
+    assert {row["metadata"]["like"] for row in rows} <= learned_from
     assert rows[2]["metadata"]["number"] == 2 and rows[2]["metadata"]["evaluations"] == 3
     with Image.open(out / rows[0]["image_path"]) as image:
         assert image.size == (32, 32)
@@ -168,6 +174,14 @@ def test_the_masks_of_predictions_are_those_asked_for(home: Path, tmp_path: Path
         np.testing.assert_array_equal(np.asarray(picture), mask[4].numpy())
 
 
+def test_no_mask_is_written_that_the_network_does_not_see(home: Path) -> None:
+    """Nothing follows it: as a label it would be wrong."""
+    sample = {"mask": torch.full((len(CHANNELS), 4, 4), 9, dtype=torch.uint8), "known": torch.ones(len(CHANNELS)) > 0}
+    assert list(predict._masks(sample, ("OD", "FOV"))) == ["OD", "FOV"]
+    sample["known"][CHANNELS.index("OD")] = False
+    assert list(predict._masks(sample, ("OD", "FOV"))) == ["FOV"]
+
+
 def test_predictions_go_on_where_they_stopped(home: Path, tmp_path: Path) -> None:
     out = tmp_path / "made"
     assert run(home, "predict", "--count", "4", "--out", str(out)) == 0
@@ -189,6 +203,13 @@ def test_other_settings_do_not_mix_into_a_folder(
     assert run(home, "predict", "--count", "1", "--out", str(out)) == 0
     assert run(home, "predict", "--count", "1", "--out", str(out), "--seed", "5") == 2
     assert "drawn with another seed; give another --out" in error(capsys)
+    listed = tmp_path / "listed.jsonl"
+    row = json.loads((out / "photographs.jsonl").read_text())
+    row = {**row, "image_path": str(out / row["image_path"]), "mask_path": None}
+    for grade, wanted in ((1, 0), (1, 0), (2, 2)):  # the list's content counts, not its name
+        listed.write_text(json.dumps({**row, "grade": grade}))
+        assert run(home, "predict", "--input", str(listed), "--out", str(tmp_path / "listed")) == wanted
+    assert "drawn with another data; give another --out" in error(capsys)
 
 
 def test_balanced_predictions(home: Path, tmp_path: Path) -> None:
@@ -284,5 +305,5 @@ def test_images_of_several_sizes_train_together(tmp_path: Path) -> None:
     assert run(tmp_path, "prepare", *native) == 0
     assert run(tmp_path, "train", *native, "--training.steps", "2") == 0
     assert run(tmp_path, "predict", *native, "--count", "4") == 0
-    sizes = {Image.open(path).size for path in of_run(tmp_path, "predictions", "test", "images").glob("*.png")}
+    sizes = {Image.open(path).size for path in of_run(tmp_path, "predictions", "train", "images").glob("*.png")}
     assert sizes <= {(40, 24), (24, 40), (32, 32)} and len(sizes) > 1

@@ -305,5 +305,23 @@ def test_images_of_several_sizes_train_together(tmp_path: Path) -> None:
     assert run(tmp_path, "prepare", *native) == 0
     assert run(tmp_path, "train", *native, "--training.steps", "2") == 0
     assert run(tmp_path, "predict", *native, "--count", "4") == 0
+    who = trained(tmp_path)
+    with torch.no_grad():
+        for weight in who.model.parameters():  # so that noise matters
+            weight.add_(0.05 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)))
+    for method in ("heun", "dopri5"):  # an image is the same whatever is drawn beside it
+        wanted = who.config.sampling.model_copy(update={"method": method})
+        samples = [
+            who.sample(torch.zeros(3, *size), torch.full((len(CHANNELS), *size), 99, dtype=torch.uint8),
+                       torch.ones(len(CHANNELS)) > 0, "")
+            for size in ((24, 40), (40, 24), (32, 32))
+        ]  # fmt: skip
+        together = who.draw(who.condition(samples), [7, 8, 9], 1, wanted).x_B
+        assert together.shape == (3, 3, 40, 40)
+        for k, sample in enumerate(samples):
+            alone = who.draw(who.condition([sample]), [7 + k], 1, wanted).x_B
+            height, width = alone.shape[2:]
+            torch.testing.assert_close(together[k, :, :height, :width], alone[0], atol=1e-4, rtol=1e-4)
+            assert (together[k, :, height:] == -1).all() and alone.std() > 0.1
     sizes = {Image.open(path).size for path in of_run(tmp_path, "predictions", "train", "images").glob("*.png")}
     assert sizes <= {(40, 24), (24, 40), (32, 32)} and len(sizes) > 1

@@ -67,3 +67,13 @@ def noise(seed: int, numbers: Sequence[int], size: tuple[int, int, int]) -> torc
 
     made = torch.Generator()
     return torch.stack([torch.randn(size, generator=made.manual_seed(derive(seed, "image", k))) for k in numbers])
+
+
+def padded_noise(
+    seed: int, numbers: Sequence[int], sizes: Sequence[tuple[int, int]], like_BCHW: torch.Tensor
+) -> torch.Tensor:
+    """(B, C, H, W) the `noise` of images of several sizes (h, w), padded with zeros to that of `like_BCHW`."""
+    found = torch.zeros(like_BCHW.shape)
+    for k, (number, (height, width)) in enumerate(zip(numbers, sizes, strict=True)):
+        found[k, :, :height, :width] = noise(seed, [number], (like_BCHW.shape[1], height, width))[0]
+    return found.to(like_BCHW)

@@ -141,30 +141,37 @@ class FlowTask(Task):
         """(N, TIMES) the loss of some validation photographs, the same whoever asks."""
         batch = to(self.collate([self.val[row] for row in rows]), runtime.device)
         x1, asked = photographs.targets(batch), self._condition(batch)
-        noise = sampler.noise(derive(self.config.seed, "val"), rows, tuple(x1.shape[1:])).to(x1)
+        noise = self._noise("val", rows, x1, asked)
         errors = []
         for k in range(TIMES):
             t_B = torch.full((len(rows),), (k + 0.5) / TIMES, device=x1.device)
             errors.append(self._errors(model, Noisy(x1, noise, t_B), asked, batch))
         return torch.stack(errors, dim=1)
 
+    def _noise(self, name: str, rows: list[int], x1_BCHW: torch.Tensor, asked: Condition) -> torch.Tensor:
+        """The same for a photograph, whatever it is padded to."""
+        return sampler.padded_noise(derive(self.config.seed, name), rows, self._sizes(x1_BCHW, asked), x1_BCHW)
+
+    def _sizes(self, x_BCHW: torch.Tensor, asked: Condition) -> list[tuple[int, int]]:
+        return photographs.sizes(asked.there_BL, len(x_BCHW), self.config.model.patch, *x_BCHW.shape[2:])
+
     def samples(self, model: nn.Module, runtime: Runtime) -> dict[str, torch.Tensor]:
         """Validation photographs, their masks, and what the model makes of these."""
         rows = sorted(range(len(self.val)), key=lambda row: -len(self.val.rows[row]["masks"]))[:SHOWN]
         batch = to(self.collate([self.val[row] for row in rows]), runtime.device)
         x1, asked = photographs.targets(batch), self._condition(batch)
-        noise = sampler.noise(derive(self.config.seed, "shown"), rows, tuple(x1.shape[1:])).to(x1)
+        noise = self._noise("shown", rows, x1, asked)
         drawn = sampler.draw(model, noise, asked, self.config.model, self.config.sampling, self.shift)
         masks = drawings.coloured(batch["mask"].cpu() / 255, batch["known"].cpu())
-        return {"grid": drawings.sheet([self._seen(x1), masks, self._seen(drawn.x_B)])}
+        return {"grid": drawings.sheet([self._seen(x1, asked), masks, self._seen(drawn.x_B, asked)])}
 
-    def _seen(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+    def _seen(self, x_BCHW: torch.Tensor, asked: Condition) -> torch.Tensor:
         """Images on the CPU of what is generated."""
         if self.precomputed.latents is None:
             return x_BCHW.cpu()
         if self._vae is None:
             self._vae = Autoencoder.load(self.precomputed.sources[VAE], self.config.model, x_BCHW.device)
-        return self._vae.decode(x_BCHW).cpu()
+        return self._vae.decode_each(x_BCHW, self._sizes(x_BCHW, asked)).cpu()
 
     def made_from(self) -> dict[str, dict[str, str]]:
         """The prepared set, the VAE, the text model: a run goes on with the very ones that it began with."""

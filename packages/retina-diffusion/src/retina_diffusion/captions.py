@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from retina_diffusion.model_config import HEAD
+
 PAD, UNKNOWN, NULL = range(3)  # behind the end; a word that training never saw; no caption
 SPECIAL = 3
 WORD = re.compile(r"[^\W_]+(?:[-'][^\W_]+)*")
@@ -54,7 +56,9 @@ class WordEncoder(nn.Module):
         self.embedding = nn.Embedding(SPECIAL + vocabulary, dim)
         self.position = nn.Parameter(torch.randn(tokens, dim) * 0.02)
         self.blocks = nn.ModuleList(
-            nn.TransformerEncoderLayer(dim, max(1, dim // 32), 4 * dim, 0.0, "gelu", batch_first=True, norm_first=True)
+            nn.TransformerEncoderLayer(
+                dim, max(1, dim // HEAD), 4 * dim, 0.0, "gelu", batch_first=True, norm_first=True
+            )
             for _ in range(depth)
         )
         self.norm = nn.LayerNorm(dim)

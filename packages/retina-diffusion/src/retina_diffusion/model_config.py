@@ -10,6 +10,7 @@ from retina_diffusion.channels import CHANNELS, Channel
 from shared_core.settings import Section, resumable
 
 MOST_TOKENS = 16_384
+HEAD = 32  # features of a head of the text encoder
 Method = Literal["euler", "midpoint", "heun", "dopri5"]
 
 
@@ -106,6 +107,8 @@ class Text(Section):
     def _named(self) -> Text:
         if (self.encoder == "hub") != (self.model is not None):
             raise ValueError("model: goes with encoder: hub, which needs it")
+        if self.encoder == "words" and self.depth and self.dim % (heads := max(1, self.dim // HEAD)):
+            raise ValueError(f"dim: {self.dim} features are no multiple of {heads} heads; take a multiple of {HEAD}")
         return self
 
 
@@ -128,7 +131,8 @@ class Sampling(Section):
     """How images are drawn (`retina_diffusion.solvers`, `guidance`)."""
 
     method: Method = resumable(
-        "heun", description="solver; euler takes one evaluation per step, the others two or more"
+        "heun",
+        description="solver; euler takes one evaluation per step, the others two or more; dopri5 draws images one by one",
     )
     steps: int = resumable(25, ge=1, description="of the solver; dopri5 chooses its own")
     mask_guidance: float = resumable(1.0, ge=0, description="weight of the masks; 1: as learned")
@@ -137,6 +141,12 @@ class Sampling(Section):
     guided_to: float = resumable(0.9, ge=0, le=1, description="time after which nothing is guided")
     shift: float | None = resumable(None, gt=0, description="of the solver's times; default: as in training")
     batch_size: int = resumable(64, ge=1, description="images at a time")
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Sampling:
+        if self.guided_from > self.guided_to:
+            raise ValueError(f"guided_from: {self.guided_from} is after guided_to, {self.guided_to}: nothing is guided")
+        return self
 
 
 class Augment(Section):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import torch
 
@@ -107,13 +108,19 @@ def find(app: App, config: Config, options: RunOptions, runtime: Runtime) -> Tra
 def of_run(run: RunDir, config: Config, checkpoint: str, runtime: Runtime) -> Trained:
     """The model that a run of this configuration has come to; raises as `find`."""
     path = runs.checkpoint(run, checkpoint)
-    known = saved.vocabulary(run, config)
-    made = model.build(config.model, config.text, config.token_side, len(known.words))
-    pretrained.prepare(made.dit, config.model.pretrained)
-    weights.load_strictly(made, weights.load_weights(path), path)
+    known, made = saved.vocabulary(run, config), network(run, config, path)
     networks = precomputed.sources(config, saved.networks(run))
     captions, encode = precomputed.captions(config, known)
     folder = config.paths.data / prepare.PACKAGE / config.data.folder
     if captions is not None:
         captions.open(folder, networks[precomputed.TEXT].version)
     return Trained(run, path.name, config, made.to(runtime.device).eval(), known, runtime, captions, encode, networks)
+
+
+def network(run: RunDir, config: Config, checkpoint: Path) -> RetinaModel:
+    """The network of a checkpoint, on the CPU. Raises UserError where its weights are of another configuration."""
+    words = saved.vocabulary(run, config).words
+    made = model.build(config.model, config.text, config.token_side, len(words))
+    pretrained.prepare(made.dit, config.model.pretrained)
+    weights.load_strictly(made, weights.load_weights(checkpoint), checkpoint)
+    return made

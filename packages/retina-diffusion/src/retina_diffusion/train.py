@@ -19,10 +19,11 @@ from retina_diffusion.objective import Noisy
 from retina_diffusion.photographs import Batch, Collate, Photographs
 from retina_diffusion.precomputed import VAE, Precomputed
 from retina_diffusion.store import Store
-from shared_core import prepared
+from shared_core import manifest, prepared, records, runs
 from shared_core.batches import Batches, LoaderBatches
 from shared_core.errors import UserError
 from shared_core.progress import message
+from shared_core.records import RunDir
 from shared_core.runtime import Runtime
 from shared_core.seeds import derive
 from shared_core.task import Task
@@ -82,8 +83,14 @@ class FlowTask(Task):
 
     def _begin(self) -> None:
         """Take the weights that a fine-tuning begins with; a run that goes on has its own, which come later."""
-        if self.config.model.pretrained.source is not None:
-            message(str(pretrained.load(self.model.dit, self.config.model.pretrained)))
+        wanted = self.config.model.pretrained
+        if wanted.source is None and wanted.tune != "all":
+            raise UserError(
+                f"model.pretrained.tune: {wanted.tune} leaves all other weights as they are, and these are random "
+                "without model.pretrained.source; give it (--from), or tune all"
+            )
+        if wanted.source is not None and not self.runtime.agree(self.runtime.is_main and goes_on(self.config)):
+            message(str(pretrained.load(self.model.dit, wanted)))
 
     def _batches(self) -> Batches:
         config, material, precomputed = self.config, self.material, self.precomputed
@@ -217,6 +224,17 @@ def _weights(rows: list[dict[str, Any]], share: float | None) -> list[float] | N
             f"augment.masked_share: {masked} of the {len(rows)} training photographs have masks; leave it out"
         )
     return [share / masked if row["masks"] else (1 - share) / (len(rows) - masked) for row in rows]
+
+
+def goes_on(config: Config) -> bool:
+    """Whether training goes on from a checkpoint, whose weights replace those that it would begin with."""
+    if config.training.resume != "auto":
+        return config.training.resume != "never"
+    home, name = config.paths.runs / prepare.PACKAGE, config.name or runs.DEFAULT_NAME
+    if not (home / name).exists():
+        return False
+    run = RunDir(max(records.series(home, name))[1])
+    return run.read_status().get("state") != "finished" and manifest.newest_good(run.checkpoints)[0] is not None
 
 
 def to(batch: Batch, device: torch.device) -> Batch:

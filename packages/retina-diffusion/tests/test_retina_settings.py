@@ -18,6 +18,7 @@ def test_squares_need_no_multiple() -> None:
     ("settings", "said"),
     [
         ({"sampling": {"guided_from": 0.8, "guided_to": 0.2}}, "guided_from: 0.8 is after guided_to, 0.2"),
+        ({"flow": {"mask_dropout": 0.5, "text_dropout": 0.5}}, "mask_dropout: with text_dropout and both_dropout 1.1"),
         ({"text": {"dim": 100}}, "dim: 100 features are no multiple of 3 heads; take a multiple of 32"),
     ],
 )

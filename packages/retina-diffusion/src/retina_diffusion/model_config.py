@@ -122,9 +122,16 @@ class Flow(Section):
         None, gt=0, description="moves times towards noise (below 1) or data; default: base_size / size, at most 1"
     )
     base_size: int = Field(256, ge=1, description="pixels of a side from which on times are moved towards noise")
-    mask_dropout: float = Field(0.1, ge=0, lt=1, description="share of images whose masks are hidden in training")
-    text_dropout: float = Field(0.1, ge=0, lt=1, description="share of images whose caption is hidden")
+    mask_dropout: float = Field(0.1, ge=0, lt=1, description="share of images whose masks alone are hidden in training")
+    text_dropout: float = Field(0.1, ge=0, lt=1, description="share of images whose caption alone is hidden")
+    both_dropout: float = Field(0.1, ge=0, lt=1, description="share of images of which both are: what guidance leaves")
     weighting: Literal["uniform"] = Field("uniform", description="of times in the loss, which is that of velocities")
+
+    @model_validator(mode="after")
+    def _something_is_shown(self) -> Flow:
+        if (hidden := self.mask_dropout + self.text_dropout + self.both_dropout) >= 1:
+            raise ValueError(f"mask_dropout: with text_dropout and both_dropout {hidden:g}; must be below 1")
+        return self
 
 
 class Sampling(Section):
@@ -132,7 +139,7 @@ class Sampling(Section):
 
     method: Method = resumable(
         "heun",
-        description="solver; euler takes one evaluation per step, the others two or more; dopri5 draws images one by one",
+        description="solver; euler takes one evaluation per step, the others two or more; dopri5 draws one at a time",
     )
     steps: int = resumable(25, ge=1, description="of the solver; dopri5 chooses its own")
     mask_guidance: float = resumable(1.0, ge=0, description="weight of the masks; 1: as learned")

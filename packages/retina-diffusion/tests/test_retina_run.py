@@ -1,5 +1,6 @@
 """The whole command on a tiny set: prepare, train, resume, predict, evaluate, publish, and what goes wrong."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -12,6 +13,7 @@ from PIL import Image
 
 from retina_diffusion import photographs, predict, prepare, sampler, saved, subject, train
 from retina_diffusion.__main__ import APP, main
+from retina_diffusion.captions import Vocabulary
 from retina_diffusion.channels import CHANNELS
 from retina_diffusion.config import Config
 from retina_diffusion.guidance import Guidance
@@ -83,6 +85,23 @@ def test_training_learns_and_draws_as_it_goes(home: Path) -> None:
         assert grid.height == 3 * (96 + 2)  # photographs, masks, samples: 32 pixels, three times as large
     assert {"train/grad_norm", "train/lr"} <= set().union(*rows)
     assert json.loads(of_run(home, "preprocessing", "words.json").read_text())["tokens"] == 8
+
+
+def test_captions_that_are_cut_or_mirrored_are_said(home: Path) -> None:
+    config = config_of(home)
+    material = train.Material.load(config)
+    runtime = Runtime.start(config.runtime, config.seed)
+    assert train.FlowTask(config, runtime, material).warnings() == []
+    said = ("Left eye.", "A right eye with one two three four five", "one two three four five six seven eight", "")
+    rows = [{**row, "text": said[k % 4]} for k, row in enumerate(material.rows)]
+    material = dataclasses.replace(material, rows=rows, vocabulary=Vocabulary.of(said, 8))
+    cut, sided = train.FlowTask(config, runtime, material).warnings()
+    assert cut == "text.tokens: 1 of 4 captions are longer than 8; the rest is not read"
+    assert sided.startswith("augment.flip: 2 of 4 captions say left or right")
+    still = config.model_copy(update={"augment": config.augment.model_copy(update={"flip": False})})
+    assert train.FlowTask(still, runtime, material).warnings() == [cut]
+    numbers = material.vocabulary.numbers  # made once, not for each sample
+    assert material.vocabulary.encode("left").tolist()[0] == numbers["left"] and material.vocabulary.numbers is numbers
 
 
 def test_a_run_that_is_stopped_goes_on_as_if_it_had_not(home: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from retina_diffusion import division, drawings, objective, photographs, prepare, pretrained, sampler
-from retina_diffusion.captions import Vocabulary
+from retina_diffusion.captions import SIDES, Vocabulary, words
 from retina_diffusion.config import Config
 from retina_diffusion.latents import Autoencoder
 from retina_diffusion.model import Condition, build, shift_of
@@ -50,8 +50,8 @@ class Material:
         rows = prepare.load(folder)
         parts = division.divide(rows, config.split, config.data.sample_ratio)
         texts = (rows[index]["text"] for index in parts["train"]) if config.text.encoder == "words" else ()
-        words = Vocabulary.of(texts, config.text.tokens)
-        return cls(Store(folder), rows, parts, words, prepared.read_manifest(folder)["fingerprint"])
+        known = Vocabulary.of(texts, config.text.tokens)
+        return cls(Store(folder), rows, parts, known, prepared.read_manifest(folder)["fingerprint"])
 
     def part(self, name: str) -> list[dict[str, Any]]:
         return [self.rows[index] for index in self.parts[name]]
@@ -111,6 +111,29 @@ class FlowTask(Task):
         if not self.is_ready:
             ready(self.precomputed, self.runtime, self.config.logging.progress)
             self.is_ready = True
+
+    def warnings(self) -> list[str]:
+        """Captions of which training sees less, or other things, than they say."""
+        texts = {row["text"] for row in self.material.part("train")}
+        cut, sided = sum(map(self._is_cut, texts)), sum(bool(SIDES & set(words(text))) for text in texts)
+        found, how = [], "are longer than" if self.config.text.encoder == "words" else "fill all"
+        if cut:
+            found.append(
+                f"text.tokens: {cut} of {len(texts)} captions {how} {self.config.text.tokens}; the rest is not read"
+            )
+        if sided and self.config.augment.flip:
+            found.append(
+                f"augment.flip: {sided} of {len(texts)} captions say left or right, which is wrong of mirrored "
+                "photographs; use --augment.flip false"
+            )
+        return found
+
+    def _is_cut(self, text: str) -> bool:
+        """Whether a caption is longer than what is read; of a text model's, whether it takes all that is."""
+        if self.config.text.encoder == "words":
+            return len(words(text)) > self.config.text.tokens
+        self.ready()
+        return bool(self.precomputed.encode(text)["said"].all())
 
     def leave_out_missing(self) -> list[str]:
         """A plan computes no latents and no features."""

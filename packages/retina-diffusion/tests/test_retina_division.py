@@ -77,6 +77,14 @@ def test_a_sample_is_stratified(seed: int, ratio: float) -> None:
     assert all(abs(sampled[kind] - ratio * n) <= 1.5 for kind, n in kinds(rows, whole).items())
 
 
+def test_what_a_source_calls_train_judges_nothing_where_others_can() -> None:
+    """Generated images are of the split train: beside photographs without a split they are learned from alone."""
+    rows = rows_of(0, 60, (None,)) + rows_of(1, 200, ("train",))
+    parts = divide(rows, Split())
+    assert {rows[k]["split"] for name in ("val", "test") for k in parts[name]} == {None}
+    assert [len(parts[name]) for name in ("val", "test")] == [5, 9]
+
+
 def test_seeds_divide_differently() -> None:
     rows = rows_of(0, 200)
     assert not np.array_equal(divide(rows, Split(seed=1))["test"], divide(rows, Split(seed=2))["test"])

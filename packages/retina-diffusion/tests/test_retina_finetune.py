@@ -1,16 +1,18 @@
 """Fine-tuning from published weights, as a user calls it; a small checkpoint in Lumina's form stands for them."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from retina_diffusion import model, pretrained, train
+from retina_diffusion import captions, model, photographs, pretrained, subject, train
 from retina_diffusion.__main__ import APP, main
 from retina_diffusion.config import Config
 from retina_diffusion.nextdit import NextDiT
+from shared_core import runs
 from shared_core.records import RunDir
 from shared_core.runtime import Runtime
 from shared_core.weights import load_weights
@@ -51,8 +53,8 @@ def configuration(folder: Path) -> Config:
     return config
 
 
-def of_run(folder: Path) -> RunDir:
-    return RunDir(folder / "runs" / "retina-diffusion" / "tuned")
+def of_run(folder: Path, name: str = "tuned") -> RunDir:
+    return RunDir(folder / "runs" / "retina-diffusion" / name)
 
 
 @pytest.mark.parametrize("tune", ["all", "new", "lora"])
@@ -116,4 +118,58 @@ def test_without_a_source_it_is_the_published_one(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(hub, "snapshot", snapshot)
     assert run(home, "finetune") == 0
-    assert asked == [("Alpha-VLLM/Lumina-Next-T2I", ("consolidated*.safetensors", "consolidated*.pth"))]
+    kinds = ("consolidated_ema.*safetensors", "consolidated_ema.*pth", "consolidated.*safetensors")
+    assert asked == [("Alpha-VLLM/Lumina-Next-T2I", (kind,)) for kind in kinds]  # and no further: it is there
+
+
+def test_a_run_that_goes_on_needs_no_published_weights(home: Path, tmp_path: Path) -> None:
+    """They may be gone by then, and take minutes to read."""
+    shutil.copytree(home, tmp_path / "home")
+    folder, weights = tmp_path / "home", tmp_path / "home" / "published" / "consolidated.00-of-01.safetensors"
+    flags = ("--from", str(folder / "published"), "--epochs", "2", "--scheduler.name", "constant", "--name", "again")
+    assert run(folder, "finetune", *flags, "--training.steps", "2") == 0
+    status = of_run(folder, "again").path / "status.json"
+    status.write_text(status.read_text().replace('"finished"', '"preempted"'))
+    before, there = load_weights(of_run(folder, "again").path), weights.read_bytes()
+    weights.write_bytes(b"gone")
+    assert run(folder, "finetune", *flags, "--training.steps", "4") == 0
+    after = load_weights(of_run(folder, "again").path)
+    step = (after["dit.layers.0.attention.wq.weight"] - before["dit.layers.0.attention.wq.weight"]).abs().max()
+    assert 0 < step < 0.05  # from where it was
+    assert run(folder, "finetune", *flags, "--training.steps", "5") == 2  # that run is finished, this one begins
+    weights.write_bytes(there)
+
+
+def test_adapters_are_folded_into_what_is_exported(home: Path, tmp_path: Path) -> None:
+    flags = ("--from", str(home / "published"), "--model.pretrained.tune", "lora", "--name", "adapted")
+    assert run(home, "finetune", *flags, "--optimizer.lr", "0.1") == 0
+    out = tmp_path / "weights.pt"
+    assert run(home, "export", *flags, "--out", str(out)) == 0
+    found = torch.load(out, weights_only=True)
+    config = configuration(home)
+    words = len(found["model_state_dict"]["words.embedding.weight"]) - captions.SPECIAL
+    made = model.build(config.model, config.text, config.token_side, words)
+    made.load_state_dict(found["model_state_dict"])  # strictly: a network without adapters
+    adapted = of_run(home, "adapted")
+    begun = config.model.pretrained.model_copy(update={"tune": "lora"})
+    tuned = config.model_copy(update={"model": config.model.model_copy(update={"pretrained": begun})})
+    who = subject.network(adapted, tuned, runs.checkpoint(adapted, "best"))
+    batch = next(train.FlowTask(config, Runtime.start(config.runtime, 0)).batches.epoch(0))
+    asked, x, t = photographs.condition(batch, config.model.channels), torch.randn(8, 3, 32, 32), torch.rand(8)
+    with torch.no_grad():
+        first, second = made.eval()(x, t, asked), who.eval()(x, t, asked)
+    torch.testing.assert_close(first, second, atol=1e-5, rtol=1e-4)
+    assert found["optimizer_state_dict"] is None and found["step"] == 3
+
+
+@pytest.mark.parametrize("tune", ["new", "lora"])
+def test_random_weights_are_not_frozen(home: Path, capsys: pytest.CaptureFixture[str], tune: str) -> None:
+    assert run(home, "train", "--model.pretrained.tune", tune, "--name", "frozen") == 2
+    assert "these are random without model.pretrained.source" in capsys.readouterr().err.splitlines()[-1]
+    assert not of_run(home, "frozen").path.exists()
+
+
+def test_a_rank_that_is_no_use_is_one_line(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ("--from", str(home / "published"), "--model.pretrained.tune", "lora", "--model.pretrained.rank", "64")
+    assert run(home, "finetune", *flags) == 2
+    assert "model.pretrained.rank: 64: must be below model.dim, 32" in capsys.readouterr().err.splitlines()[-1]

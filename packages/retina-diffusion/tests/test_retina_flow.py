@@ -76,6 +76,22 @@ def test_a_network_that_says_where_the_path_ends_is_taken_at_its_word(method: so
     assert len(asked) == found.evaluations == evaluations and max(asked) < 1
 
 
+def test_the_adaptive_solver_leaves_no_noise_either_and_asks_nothing_behind_the_end() -> None:
+    x0, x1 = ends()
+    asked = []
+
+    def velocity(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        asked.append(float(t))
+        return flow.velocity_of_x(x1, x, t.expand(len(x)), rest=1e-4)
+
+    found = solvers.solve(velocity, x0, times.steps(5), "dopri5", ends=False)
+    torch.testing.assert_close(found.x_B, x1, atol=1e-6, rtol=1e-6)
+    assert len(asked) == found.evaluations and max(asked) == pytest.approx(1 - flow.REST)
+    asked.clear()
+    solvers.solve(lambda x, t: velocity(x, 0.9 * t), x0, times.steps(5), "dopri5")
+    assert max(asked) <= 0.9 + 1e-6
+
+
 def test_unknown_solvers_are_refused() -> None:
     with pytest.raises(ValueError, match="must be one of euler, midpoint, heun, dopri5"):
         solvers.solve(lambda x, t: x, torch.ones(1), times.steps(2), "ddim")  # type: ignore[arg-type]

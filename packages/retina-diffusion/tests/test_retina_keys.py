@@ -122,7 +122,7 @@ def test_sections_written_as_names(tmp_path: Path) -> None:
         ("type: cosine", "type: step", "'step' has no equivalent .*there is only cosine or linear or constant"),
         ("image_size: 256", "image_size: 256\n  size: 128", "line 4 sets the same thing"),
         ("image_size: 256", "image_size: 1024", r"262,144 tokens .*\.most_tokens, 16,384; 8 makes 16,384"),
-        ("image_size: 256", "image_size: 100", "multiple: size 100 must be a multiple of it"),
+        ("image_size: 256", "image_size: 101", "image_size: must be a multiple of a token's side, 2 pixels"),
         ("num_heads: 12", "num_heads: 10", "10 must divide dim 768 into multiples of 4"),
     ],
 )

@@ -161,6 +161,25 @@ def test_an_image_does_not_depend_on_its_padding(kv_heads: int, trained_side: in
         assert not together[i, :, height:].any() and not together[i, :, :, width:].any()
 
 
+def test_what_rounding_added_to_an_image_makes_it_no_larger_than_those_of_training() -> None:
+    """Training asks at late times, sampling at all: for such images they must agree."""
+    trained, plain = lively(dataclasses.replace(TINY, trained_side=4)), lively()
+    x, caption, t = torch.randn(2, 3, 12, 24), torch.randn(2, 5, 16), torch.rand(2)  # 18 tokens, not 16
+    there = torch.arange(2 * 18).view(2, 18) >= 0
+    for mask in (None, there):
+        early, late = (trained(x, t, caption, there_BL=mask, time=time) for time in (0.1, 1.0))
+        torch.testing.assert_close(early, late)
+        torch.testing.assert_close(late, plain(x, t, caption, there_BL=mask))
+    filled = torch.cat((x, torch.zeros(2, 3, 12, 24)), dim=2)  # padded beyond it
+    kept = torch.cat((there, ~there), dim=1)
+    early, late = (trained(filled, t, caption, there_BL=kept, time=time) for time in (0.1, 1.0))
+    torch.testing.assert_close(early, late)
+    torch.testing.assert_close(late[:, :, :12], plain(x, t, caption), atol=1e-5, rtol=1e-5)
+    large = torch.randn(2, 3, 20, 20)
+    early, late = (trained(large, t, caption, time=time) for time in (0.1, 1.0))
+    assert not torch.allclose(early, late, atol=1e-3)
+
+
 def test_checkpointing_changes_no_gradient() -> None:
     found = []
     for checkpointing in (False, True):

@@ -95,7 +95,7 @@ def test_latents_are_counted_as_latents() -> None:
     [
         ({"model.patch": 48}, r"data\.size: must be a multiple of a token's side, 48 pixels \(model\.patch\)"),
         ({"data.aspect": "native", "data.multiple": 8}, r"data\.multiple: must be a multiple of a token's side, 16"),
-        ({"data.size": 250}, r"multiple: size 250 must be a multiple of it \(16\)"),
+        ({"data.size": 250, "data.aspect": "native"}, r"multiple: size 250 must be a multiple of it \(16\)"),
         ({"data.val_data_path": "x"}, "val_data_path: goes with train_data_path"),
         ({"model.channels": ["MA", "MA"]}, "channels: names one twice"),
     ],

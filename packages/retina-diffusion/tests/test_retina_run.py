@@ -1,5 +1,6 @@
 """The whole command on a tiny set: prepare, train, resume, predict, evaluate, publish, and what goes wrong."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -10,8 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from retina_diffusion import photographs, prepare, sampler, saved, subject, train
+from retina_diffusion import photographs, predict, prepare, sampler, saved, subject, train
 from retina_diffusion.__main__ import APP, main
+from retina_diffusion.captions import Vocabulary
+from retina_diffusion.channels import CHANNELS
 from retina_diffusion.config import Config
 from retina_diffusion.guidance import Guidance
 from retina_diffusion.model_config import Sampling
@@ -84,6 +87,23 @@ def test_training_learns_and_draws_as_it_goes(home: Path) -> None:
     assert json.loads(of_run(home, "preprocessing", "words.json").read_text())["tokens"] == 8
 
 
+def test_captions_that_are_cut_or_mirrored_are_said(home: Path) -> None:
+    config = config_of(home)
+    material = train.Material.load(config)
+    runtime = Runtime.start(config.runtime, config.seed)
+    assert train.FlowTask(config, runtime, material).warnings() == []
+    said = ("Left eye.", "A right eye with one two three four five", "one two three four five six seven eight", "")
+    rows = [{**row, "text": said[k % 4]} for k, row in enumerate(material.rows)]
+    material = dataclasses.replace(material, rows=rows, vocabulary=Vocabulary.of(said, 8))
+    cut, sided = train.FlowTask(config, runtime, material).warnings()
+    assert cut == "text.tokens: 1 of 4 captions are longer than 8; the rest is not read"
+    assert sided.startswith("augment.flip: 2 of 4 captions say left or right")
+    still = config.model_copy(update={"augment": config.augment.model_copy(update={"flip": False})})
+    assert train.FlowTask(still, runtime, material).warnings() == [cut]
+    numbers = material.vocabulary.numbers  # made once, not for each sample
+    assert material.vocabulary.encode("left").tolist()[0] == numbers["left"] and material.vocabulary.numbers is numbers
+
+
 def test_a_run_that_is_stopped_goes_on_as_if_it_had_not(home: Path, tmp_path: Path) -> None:
     """Bit for bit: the noise, the times and the hidden masks are those of an uninterrupted run."""
     shutil.copytree(home / "data", tmp_path / "data")
@@ -143,6 +163,11 @@ def test_predictions_are_a_data_set(home: Path, tmp_path: Path) -> None:
     assert run(home, "predict", "--count", "12", "--out", str(out)) == 0
     rows = [json.loads(line) for line in (out / "photographs.jsonl").read_text().splitlines()]
     assert len(rows) == 12 and {row["source"] for row in rows} == {"generated"}
+    assert {row["split"] for row in rows} == {"train"} and {row["metadata"]["like_of"] for row in rows} == {
+        "split train"
+    }
+    learned_from = {row["name"] for row in train.Material.load(config_of(home)).part("train")}
+    assert {row["metadata"]["like"] for row in rows} <= learned_from
     assert rows[2]["metadata"]["number"] == 2 and rows[2]["metadata"]["evaluations"] == 3
     with Image.open(out / rows[0]["image_path"]) as image:
         assert image.size == (32, 32)
@@ -168,6 +193,14 @@ def test_the_masks_of_predictions_are_those_asked_for(home: Path, tmp_path: Path
         np.testing.assert_array_equal(np.asarray(picture), mask[4].numpy())
 
 
+def test_no_mask_is_written_that_the_network_does_not_see(home: Path) -> None:
+    """Nothing follows it: as a label it would be wrong."""
+    sample = {"mask": torch.full((len(CHANNELS), 4, 4), 9, dtype=torch.uint8), "known": torch.ones(len(CHANNELS)) > 0}
+    assert list(predict._masks(sample, ("OD", "FOV"))) == ["OD", "FOV"]
+    sample["known"][CHANNELS.index("OD")] = False
+    assert list(predict._masks(sample, ("OD", "FOV"))) == ["FOV"]
+
+
 def test_predictions_go_on_where_they_stopped(home: Path, tmp_path: Path) -> None:
     out = tmp_path / "made"
     assert run(home, "predict", "--count", "4", "--out", str(out)) == 0
@@ -189,6 +222,13 @@ def test_other_settings_do_not_mix_into_a_folder(
     assert run(home, "predict", "--count", "1", "--out", str(out)) == 0
     assert run(home, "predict", "--count", "1", "--out", str(out), "--seed", "5") == 2
     assert "drawn with another seed; give another --out" in error(capsys)
+    listed = tmp_path / "listed.jsonl"
+    row = json.loads((out / "photographs.jsonl").read_text())
+    row = {**row, "image_path": str(out / row["image_path"]), "mask_path": None}
+    for grade, wanted in ((1, 0), (1, 0), (2, 2)):  # the list's content counts, not its name
+        listed.write_text(json.dumps({**row, "grade": grade}))
+        assert run(home, "predict", "--input", str(listed), "--out", str(tmp_path / "listed")) == wanted
+    assert "drawn with another data; give another --out" in error(capsys)
 
 
 def test_balanced_predictions(home: Path, tmp_path: Path) -> None:
@@ -284,5 +324,23 @@ def test_images_of_several_sizes_train_together(tmp_path: Path) -> None:
     assert run(tmp_path, "prepare", *native) == 0
     assert run(tmp_path, "train", *native, "--training.steps", "2") == 0
     assert run(tmp_path, "predict", *native, "--count", "4") == 0
-    sizes = {Image.open(path).size for path in of_run(tmp_path, "predictions", "test", "images").glob("*.png")}
+    who = trained(tmp_path)
+    with torch.no_grad():
+        for weight in who.model.parameters():  # so that noise matters
+            weight.add_(0.05 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)))
+    for method in ("heun", "dopri5"):  # an image is the same whatever is drawn beside it
+        wanted = who.config.sampling.model_copy(update={"method": method})
+        samples = [
+            who.sample(torch.zeros(3, *size), torch.full((len(CHANNELS), *size), 99, dtype=torch.uint8),
+                       torch.ones(len(CHANNELS)) > 0, "")
+            for size in ((24, 40), (40, 24), (32, 32))
+        ]  # fmt: skip
+        together = who.draw(who.condition(samples), [7, 8, 9], 1, wanted).x_B
+        assert together.shape == (3, 3, 40, 40)
+        for k, sample in enumerate(samples):
+            alone = who.draw(who.condition([sample]), [7 + k], 1, wanted).x_B
+            height, width = alone.shape[2:]
+            torch.testing.assert_close(together[k, :, :height, :width], alone[0], atol=1e-4, rtol=1e-4)
+            assert (together[k, :, height:] == -1).all() and alone.std() > 0.1
+    sizes = {Image.open(path).size for path in of_run(tmp_path, "predictions", "train", "images").glob("*.png")}
     assert sizes <= {(40, 24), (24, 40), (32, 32)} and len(sizes) > 1

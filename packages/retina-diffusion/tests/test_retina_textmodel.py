@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -289,6 +290,14 @@ def test_captions_change_what_is_drawn(home: Path, gemma: Path, tmp_path: Path) 
     same = drawn(home, tmp_path / "same", "--caption", "a fundus without retinopathy")
     other = drawn(home, tmp_path / "other", "--caption", "severe proliferative diabetic retinopathy")
     assert (one == same).all() and (one != other).any()
+
+
+def test_captions_that_fill_all_tokens_are_said(home: Path) -> None:
+    config = configuration.stored(Config, home / "runs/retina-diffusion/listens")
+    runtime = Runtime.start(config.runtime, config.seed)
+    short = config.model_copy(update={"text": config.text.model_copy(update={"tokens": 3})})
+    (line,) = train.FlowTask(short, runtime).warnings()
+    assert re.fullmatch(r"text.tokens: (\d+) of \1 captions fill all 3; the rest is not read", line)
 
 
 def test_it_is_evaluated(home: Path) -> None:

@@ -24,6 +24,7 @@ from shared_core import files, microbatch, runs
 from shared_core.checkpoint import Checkpoints
 from shared_core.errors import UserError
 from shared_core.task import Task
+from shared_core.tensorfile import Tensors
 from shared_core.weights import load_strictly, load_weights
 
 if TYPE_CHECKING:
@@ -54,12 +55,15 @@ def run(app: App, config: RunConfig, options: ExportOptions) -> None:
     print(f"{out} (largest relative difference from PyTorch: {difference:.1e})")
 
 
-def state_dict(run: RunDir, checkpoint: Path, out: Path) -> Path:
+def state_dict(run: RunDir, checkpoint: Path, out: Path, weights: Tensors | None = None) -> Path:
     """One ``.pt`` file that ``torch.load(out, weights_only=True)`` reads.
 
     Its keys are ``model_state_dict`` (averaged weights where there are any), ``epoch``, ``step``,
     ``optimizer_state_dict``, ``best_val_acc`` (None where accuracy is no metric), ``metrics`` (of the best evaluation)
     and ``config`` (YAML). A run that came from the Hub has no optimizer, and its `epoch` is None.
+
+    Args:
+        weights: what a package makes of those of the checkpoint; whose optimizer, which is of others, is left out then.
 
     Raises:
         UserError: the checkpoint is damaged, or `out` cannot be written.
@@ -67,7 +71,7 @@ def state_dict(run: RunDir, checkpoint: Path, out: Path) -> Path:
     content: dict[str, Any] = {
         "epoch": None,
         "step": None,
-        "model_state_dict": load_weights(checkpoint),
+        "model_state_dict": load_weights(checkpoint) if weights is None else weights,
         "optimizer_state_dict": None,
         "best_val_acc": None,
         "metrics": {},
@@ -77,10 +81,11 @@ def state_dict(run: RunDir, checkpoint: Path, out: Path) -> Path:
         state = Checkpoints(run.checkpoints).load(checkpoint)
         progress = state.extra.get("progress", {})
         best = progress.get("best", {})
+        optimizers = state.optimizers if weights is None else [None]
         content |= {
             "epoch": progress.get("epoch"),
             "step": progress.get("step"),
-            "optimizer_state_dict": state.optimizers[0] if len(state.optimizers) == 1 else state.optimizers,
+            "optimizer_state_dict": optimizers[0] if len(optimizers) == 1 else optimizers,
             "best_val_acc": best.get("val/accuracy"),
             "metrics": best,
         }

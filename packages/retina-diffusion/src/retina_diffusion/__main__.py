@@ -52,6 +52,12 @@ APP = App(
             "masks and texts -> images",
             options="retina_diffusion.config:PredictOptions",
         ),
+        Verb(
+            "export",
+            "retina_diffusion.export:run",
+            "weights as one .pt file (adapters folded in), ONNX or torch.export",
+            options="shared_core.verbs:ExportOptions",
+        ),
     ),
 )
 

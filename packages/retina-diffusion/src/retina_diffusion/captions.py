@@ -8,12 +8,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import nn
 
+from retina_diffusion.model_config import HEAD
+
 PAD, UNKNOWN, NULL = range(3)  # behind the end; a word that training never saw; no caption
 SPECIAL = 3
+SIDES = {"left", "right", "dexter", "sinister"}
 WORD = re.compile(r"[^\W_]+(?:[-'][^\W_]+)*")
 
 
@@ -34,10 +38,14 @@ class Vocabulary:
         """All words of some texts, sorted."""
         return cls(tuple(sorted({word for text in texts for word in words(text)[:tokens]})), tokens)
 
+    @cached_property
+    def numbers(self) -> dict[str, int]:
+        """Of the words."""
+        return {word: index for index, word in enumerate(self.words, start=SPECIAL)}
+
     def encode(self, text: str) -> torch.Tensor:
         """(S,) int64; a text without words is `NULL` throughout."""
-        number = {word: index for index, word in enumerate(self.words, start=SPECIAL)}
-        found = [number.get(word, UNKNOWN) for word in words(text)[: self.tokens]]
+        found = [self.numbers.get(word, UNKNOWN) for word in words(text)[: self.tokens]]
         if not found:
             return torch.full((self.tokens,), NULL)
         return torch.tensor(found + [PAD] * (self.tokens - len(found)))
@@ -54,7 +62,9 @@ class WordEncoder(nn.Module):
         self.embedding = nn.Embedding(SPECIAL + vocabulary, dim)
         self.position = nn.Parameter(torch.randn(tokens, dim) * 0.02)
         self.blocks = nn.ModuleList(
-            nn.TransformerEncoderLayer(dim, max(1, dim // 32), 4 * dim, 0.0, "gelu", batch_first=True, norm_first=True)
+            nn.TransformerEncoderLayer(
+                dim, max(1, dim // HEAD), 4 * dim, 0.0, "gelu", batch_first=True, norm_first=True
+            )
             for _ in range(depth)
         )
         self.norm = nn.LayerNorm(dim)

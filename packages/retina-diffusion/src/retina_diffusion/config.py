@@ -92,7 +92,9 @@ class EvaluateOptions(RunOptions):
 class PredictOptions(RunOptions):
     """What is drawn."""
 
-    split: Literal["train", "val", "test"] = Field("test", description="whose masks and texts")
+    split: Literal["train", "val", "test"] = Field(
+        "train", description="whose masks and texts; images of val and test are no material for training"
+    )
     input: Path | None = Field(
         None,
         description="a source of photographs with masks instead, as data.source takes it (only masks and texts count)",

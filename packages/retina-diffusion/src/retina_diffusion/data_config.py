@@ -33,7 +33,9 @@ class Data(Section):
         "square",
         description="square: the field of view, cut out and padded to a square; native: each its own aspect ratio",
     )
-    multiple: int = Field(16, ge=1, description="sides are multiples of so many pixels; a multiple of model.patch")
+    multiple: int = Field(
+        16, ge=1, description="native: sides are multiples of so many pixels; a multiple of model.patch"
+    )
     mask_values: tuple[Channel, ...] = Field(
         (), description="classes of the pixel values 1, 2, ... of a mask file that holds several; one: any value"
     )
@@ -52,7 +54,7 @@ class Data(Section):
     def _whole(self) -> Data:
         if self.val_data_path is not None and self.train_data_path is None:
             raise ValueError("val_data_path: goes with train_data_path; give both, or data.source")
-        if self.size % self.multiple:
+        if self.aspect == "native" and self.size % self.multiple:
             raise ValueError(f"multiple: size {self.size} must be a multiple of it ({self.multiple})")
         return self
 

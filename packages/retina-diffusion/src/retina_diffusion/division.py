@@ -21,7 +21,8 @@ def divide(rows: Sequence[dict[str, Any]], wanted: Split, sample_ratio: float = 
     """Rows of train, val and test, ascending.
 
     Rows (`prepared set`) are of photographs that are there once, each with its ``grade``, whether it has ``masks``, and
-    the ``split`` of its source. What the source calls train is divided into train and val, unless it names a val split.
+    the ``split`` of its source. What the source calls train is divided into train and val, unless it names a val split,
+    or leaves some photographs without one: these are divided then.
     Every part has its share of each grade, and of photographs with masks.
 
     Raises UserError where a part would be empty.
@@ -38,8 +39,9 @@ def divide(rows: Sequence[dict[str, Any]], wanted: Split, sample_ratio: float = 
         rest = np.setdiff1d(everything, test)
     val = rest[given[rest] == "val"]
     if not len(val):
-        made = splits.stratified(kind_N[rest], {"train": 1 - wanted.val, "val": wanted.val}, wanted.seed)
-        val = rest[made["val"]]
+        free = rest[given[rest] == ""] if (given[rest] == "").any() else rest
+        made = splits.stratified(kind_N[free], {"train": 1 - wanted.val, "val": wanted.val}, wanted.seed)
+        val = free[made["val"]]
     train = _share(np.setdiff1d(rest, val), kind_N, sample_ratio, wanted.seed)
     parts = {"train": train, "val": val, "test": test}
     for name, part in parts.items():

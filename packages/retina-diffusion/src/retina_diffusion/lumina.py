@@ -26,7 +26,7 @@ SHOWN = 3  # names in a message
 EMBEDDER, UNKNOWN = "x_embedder.weight", "unknown_MD"
 
 # best first: averaged weights, then files that cannot hold code
-_KINDS = [(stem, suffix) for stem in ("consolidated_ema", "consolidated") for suffix in ("safetensors", "pth")]
+KINDS = [(stem, suffix) for stem in ("consolidated_ema", "consolidated") for suffix in ("safetensors", "pth")]
 _PART = re.compile(r"(?P<stem>.+)\.(?P<number>\d+)-of-(?P<parts>\d+)\.(?P<suffix>pth|safetensors)")
 
 # how parts make up the whole (Megatron's layout as in fairscale); all else is the same in each part
@@ -143,7 +143,7 @@ def _widened(weight: torch.Tensor, columns: int) -> torch.Tensor:
 
 
 def _best(folder: Path) -> Path:
-    for stem, suffix in _KINDS:
+    for stem, suffix in KINDS:
         whole = folder / f"{stem}.{suffix}"
         if found := [whole] if whole.exists() else sorted(folder.glob(f"{stem}.*-of-*.{suffix}")):
             return found[0]

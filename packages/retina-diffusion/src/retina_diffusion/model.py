@@ -46,6 +46,14 @@ class Condition:
             said_BS=torch.where(hidden_B[:, None], self.heard_S, self.said_BS),
         )
 
+    def of(self, rows: list[int], height: int, width: int) -> Condition:
+        """Of some images, which are all of this size: without what they were padded by."""
+        shared = ("silent_SD", "heard_S", "there_BL")
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        taken = {name: value[rows] for name, value in fields.items() if value is not None and name not in shared}
+        taken["masks_BMHW"] = taken["masks_BMHW"][..., :height, :width]
+        return dataclasses.replace(self, **taken, there_BL=None)
+
 
 class RetinaModel(nn.Module):
     """NextDiT with the encoder of its captions."""

@@ -10,6 +10,7 @@ from retina_diffusion.channels import CHANNELS, Channel
 from shared_core.settings import Section, resumable
 
 MOST_TOKENS = 16_384
+HEAD = 32  # features of a head of the text encoder
 Method = Literal["euler", "midpoint", "heun", "dopri5"]
 
 
@@ -106,6 +107,8 @@ class Text(Section):
     def _named(self) -> Text:
         if (self.encoder == "hub") != (self.model is not None):
             raise ValueError("model: goes with encoder: hub, which needs it")
+        if self.encoder == "words" and self.depth and self.dim % (heads := max(1, self.dim // HEAD)):
+            raise ValueError(f"dim: {self.dim} features are no multiple of {heads} heads; take a multiple of {HEAD}")
         return self
 
 
@@ -119,16 +122,24 @@ class Flow(Section):
         None, gt=0, description="moves times towards noise (below 1) or data; default: base_size / size, at most 1"
     )
     base_size: int = Field(256, ge=1, description="pixels of a side from which on times are moved towards noise")
-    mask_dropout: float = Field(0.1, ge=0, lt=1, description="share of images whose masks are hidden in training")
-    text_dropout: float = Field(0.1, ge=0, lt=1, description="share of images whose caption is hidden")
+    mask_dropout: float = Field(0.1, ge=0, lt=1, description="share of images whose masks alone are hidden in training")
+    text_dropout: float = Field(0.1, ge=0, lt=1, description="share of images whose caption alone is hidden")
+    both_dropout: float = Field(0.1, ge=0, lt=1, description="share of images of which both are: what guidance leaves")
     weighting: Literal["uniform"] = Field("uniform", description="of times in the loss, which is that of velocities")
+
+    @model_validator(mode="after")
+    def _something_is_shown(self) -> Flow:
+        if (hidden := self.mask_dropout + self.text_dropout + self.both_dropout) >= 1:
+            raise ValueError(f"mask_dropout: with text_dropout and both_dropout {hidden:g}; must be below 1")
+        return self
 
 
 class Sampling(Section):
     """How images are drawn (`retina_diffusion.solvers`, `guidance`)."""
 
     method: Method = resumable(
-        "heun", description="solver; euler takes one evaluation per step, the others two or more"
+        "heun",
+        description="solver; euler takes one evaluation per step, the others two or more; dopri5 draws one at a time",
     )
     steps: int = resumable(25, ge=1, description="of the solver; dopri5 chooses its own")
     mask_guidance: float = resumable(1.0, ge=0, description="weight of the masks; 1: as learned")
@@ -137,6 +148,12 @@ class Sampling(Section):
     guided_to: float = resumable(0.9, ge=0, le=1, description="time after which nothing is guided")
     shift: float | None = resumable(None, gt=0, description="of the solver's times; default: as in training")
     batch_size: int = resumable(64, ge=1, description="images at a time")
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Sampling:
+        if self.guided_from > self.guided_to:
+            raise ValueError(f"guided_from: {self.guided_from} is after guided_to, {self.guided_to}: nothing is guided")
+        return self
 
 
 class Augment(Section):

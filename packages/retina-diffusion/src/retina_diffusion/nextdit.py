@@ -177,14 +177,16 @@ class NextDiT(nn.Module):
     ) -> tuple[float | torch.Tensor, float | torch.Tensor | None]:
         """How much larger an image is than those of training, and how much sharper attention among so many tokens.
 
-        The latter is sqrt(log L / log L of training), which keeps attention's entropy (Jin et al. 2023).
+        The latter is sqrt(log L / log L of training), which keeps attention's entropy (Jin et al. 2023). Larger is what
+        has a token more along each side: with less, rounding made more tokens of an image of the size of training.
         """
         side = self.shape.trained_side
-        if side is None or rows * columns <= side**2:
+        if side is None or rows * columns < (side + 1) ** 2:
             return 1.0, None
         if there_BL is None:
             return math.sqrt(rows * columns) / side, math.sqrt(math.log(rows * columns) / math.log(side**2))
-        tokens_B = there_BL.sum(dim=1).clamp(min=side**2).float()
+        tokens_B = there_BL.sum(dim=1).float()
+        tokens_B = torch.where(tokens_B < (side + 1) ** 2, side**2, tokens_B)
         return tokens_B.sqrt() / side, (tokens_B.log() / math.log(side**2)).sqrt()[:, None, None, None]
 
 

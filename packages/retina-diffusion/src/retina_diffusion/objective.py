@@ -36,10 +36,12 @@ def noisy(x1_BCHW: torch.Tensor, wanted: Flow, shift: float) -> Noisy:
 
 
 def hidden(asked: Condition, wanted: Flow) -> Condition:
-    """The same with the masks of some images hidden, and the captions of some, independently."""
-    batch, device = len(asked.known_BM), asked.known_BM.device
-    without_masks, without_text = torch.rand(2, batch, device=device)
-    return asked.without_masks(without_masks < wanted.mask_dropout).without_text(without_text < wanted.text_dropout)
+    """The same with the masks of some images hidden, the captions of some, and both of some: each image is one kind."""
+    both, masks = wanted.both_dropout, wanted.mask_dropout
+    where_B = torch.rand(len(asked.known_BM), device=asked.known_BM.device)
+    without_masks = where_B < both + masks
+    without_text = (where_B < both) | ((where_B >= both + masks) & (where_B < both + masks + wanted.text_dropout))
+    return asked.without_masks(without_masks).without_text(without_text)
 
 
 def errors(

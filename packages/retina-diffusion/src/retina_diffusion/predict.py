@@ -1,8 +1,8 @@
 """The verb `predict`: masks and texts -> images, with the masks that they were drawn from.
 
 The folder is a data set: ``images/N.png``, ``masks/N_CHANNEL.png``, ``metadata/N.json`` (how each was drawn) and
-``photographs.jsonl``, which `prepare` reads; and ``sheet.png``, some of it to look at. An interrupted run goes on where
-it stopped.
+``photographs.jsonl``, which `prepare` reads; and ``sheet.png``, some of it to look at. All images are of the split
+train: they may be learned from, and judge nothing. An interrupted run goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -32,16 +32,25 @@ SETTINGS, LIST, SHEET = "settings.json", "photographs.jsonl", "sheet.png"
 SHOWN = 10  # images on the sheet
 
 
+class Asked(NamedTuple):
+    """The photographs whose masks and texts are asked for."""
+
+    rows: list[dict[str, Any]]
+    samples: list[Batch]  # what is asked of each
+    origin: str  # the split that they are of, or the source
+    fingerprint: str  # of what is in it
+
+
 def run(app: App, config: Config, options: PredictOptions) -> int:
     """Draw the images that the options ask for."""
     runtime = Runtime.start(config.runtime, config.seed)
     if runtime.world > 1:
         raise UserError("predict: runs in one process; start it without a launcher")
     who = subject.find(app, config, options, runtime)
-    rows, samples = _asked(who, options)
-    wanted = orders(rows, options.count, options.per_mask, options.balance, who.config.seed)
+    asked = _asked(who, options)
+    wanted = orders(asked.rows, options.count, options.per_mask, options.balance, who.config.seed)
     out = options.out or who.run.predictions / (options.input.stem if options.input else options.split)
-    _settle(out, _settings(who, options))
+    _settle(out, _settings(who, options, asked.fingerprint))
     left = [order for order in wanted if not (out / "metadata" / f"{_name(order)}.json").is_file()]
     if len(left) < len(wanted):
         progress.message(f"{out}: {len(wanted) - len(left):,} images are there already")
@@ -50,31 +59,24 @@ def run(app: App, config: Config, options: PredictOptions) -> int:
     ) as bar:
         for start in range(0, len(left), config.sampling.batch_size):
             part = left[start : start + config.sampling.batch_size]
-            write(out, who, part, rows, samples, options)
+            write(out, who, part, asked)
             bar.update(len(wanted) - len(left) + start + len(part))
     _list(out, wanted)
     _sheet(out, wanted)
-    progress.message(f"{out}: {len(wanted):,} images; a look at them: {out / SHEET}")
+    progress.message(f"{out}: {len(wanted):,} images like photographs of {asked.origin}; a look at them: {out / SHEET}")
     return 0
 
 
-def write(
-    out: Path,
-    who: Trained,
-    part: Sequence[Order],
-    rows: Sequence[dict[str, Any]],
-    samples: Sequence[Batch],
-    options: PredictOptions,
-) -> None:
+def write(out: Path, who: Trained, part: Sequence[Order], asked: Asked) -> None:
     """Draw some images and write each with its masks; what is known of it comes last."""
-    asked = [samples[order.row] for order in part]
-    drawn = who.draw(who.condition(asked), [order.number for order in part], who.config.seed, who.config.sampling)
-    for order, image, sample in zip(part, drawn.x_B, asked, strict=True):
-        row, name = rows[order.row], _name(order)
+    samples = [asked.samples[order.row] for order in part]
+    drawn = who.draw(who.condition(samples), [order.number for order in part], who.config.seed, who.config.sampling)
+    for order, image, sample in zip(part, drawn.x_B, samples, strict=True):
+        row, name = asked.rows[order.row], _name(order)
         height, width = sample["image"].shape[1:]
         shown = ((image[:, :height, :width] + 1) * 127.5).round().to(torch.uint8)
         pictures.write(out / "images" / f"{name}.png", shown.permute(1, 2, 0).numpy())
-        given = {} if options.without_masks else _masks(sample)
+        given = _masks(sample, who.config.model.channels)
         for channel, mask in given.items():
             pictures.write_coverage(out / "masks" / f"{name}_{channel}.png", mask)
         about = {
@@ -83,8 +85,10 @@ def write(
             "mask_path": {channel: f"masks/{name}_{channel}.png" for channel in given} or None,
             "grade": row["grade"],
             "source": "generated",
+            "split": "train",
             "metadata": {
                 "like": row["name"],
+                "like_of": asked.origin,
                 "number": order.number,
                 "seed": who.config.seed,
                 "evaluations": drawn.evaluations,
@@ -96,16 +100,20 @@ def write(
         files.atomic_write(out / "metadata" / f"{name}.json", json.dumps(about, indent=1) + "\n")
 
 
-def _masks(sample: Batch) -> dict[str, np.ndarray]:
-    """The known channels of what was asked."""
-    return {channel: sample["mask"][k].numpy() for k, channel in enumerate(CHANNELS) if bool(sample["known"][k])}
+def _masks(sample: Batch, seen: Sequence[str]) -> dict[str, np.ndarray]:
+    """The known channels that the network sees; of any other, the mask would say nothing of the image."""
+    return {
+        channel: sample["mask"][k].numpy()
+        for k, channel in enumerate(CHANNELS)
+        if channel in seen and bool(sample["known"][k])
+    }
 
 
-def _asked(who: Trained, options: PredictOptions) -> tuple[list[dict[str, Any]], list[Batch]]:
-    """The rows whose masks and texts are asked for, and what is asked of each."""
+def _asked(who: Trained, options: PredictOptions) -> Asked:
+    """The photographs that the options mean."""
     if options.input is None:
         material = train.Material.load(who.config)
-        rows = material.part(options.split)
+        origin, fingerprint, rows = f"split {options.split}", material.fingerprint, material.part(options.split)
         if options.only_with_masks:
             rows = [row for row in rows if row["masks"]]
         pixels = [material.store.read(*row["place"]) for row in rows]
@@ -113,7 +121,9 @@ def _asked(who: Trained, options: PredictOptions) -> tuple[list[dict[str, Any]],
         data = who.config.data.model_copy(
             update={"source": str(options.input), "layout": "auto", "train_data_path": None, "val_data_path": None}
         )
-        framed = [prepare.frame(item, data) for item in sources.items(data)]
+        items = sources.items(data)
+        origin, fingerprint = str(options.input), sources.fingerprint(items)
+        framed = [prepare.frame(item, data) for item in items]
         rows = [{**one.facts, "text": text(one.facts["caption"], one.facts["grade"])} for one in framed]
         pixels = [(torch.from_numpy(one.image), torch.from_numpy(one.mask)) for one in framed]
     if not rows:
@@ -125,7 +135,7 @@ def _asked(who: Trained, options: PredictOptions) -> tuple[list[dict[str, Any]],
         known = photographs.known_of(row)
         known = torch.zeros_like(known) if options.without_masks else known
         samples.append(who.sample(image, mask, known, row["text"]))
-    return rows, samples
+    return Asked(rows, samples, origin, fingerprint)
 
 
 def _told(row: dict[str, Any], options: PredictOptions) -> dict[str, Any]:
@@ -137,11 +147,11 @@ def _told(row: dict[str, Any], options: PredictOptions) -> dict[str, Any]:
     return row
 
 
-def _settings(who: Trained, options: PredictOptions) -> dict[str, Any]:
+def _settings(who: Trained, options: PredictOptions, fingerprint: str) -> dict[str, Any]:
     """All that decides what image N looks like."""
     told = options.model_dump(mode="json", exclude={"out", "count", "run", "from_hub", "checkpoint"})
     sampling = who.config.sampling.model_dump(mode="json", exclude={"batch_size"})
-    named = {"run": who.run.name, "checkpoint": who.checkpoint, "seed": who.config.seed}
+    named = {"run": who.run.name, "checkpoint": who.checkpoint, "seed": who.config.seed, "data": fingerprint}
     return {**named, **told, "sampling": sampling}
 
 

@@ -28,12 +28,20 @@ def find(source: str) -> Path:
     from shared_core import hub
 
     name, revision = (PUBLISHED, None) if source == "lumina" else hub.parse(source)
-    return hub.snapshot(name, revision, patterns=("consolidated*.safetensors", "consolidated*.pth"))
+    for stem, suffix in lumina.KINDS:  # one of them: a checkpoint may be there in all four
+        folder = hub.snapshot(name, revision, patterns=(f"{stem}.*{suffix}",))
+        if any(folder.glob(f"{stem}.*{suffix}")):
+            break
+    return folder
 
 
 def prepare(network: NextDiT, wanted: Pretrained) -> None:
-    """Adapters where they are wanted, and which weights train."""
+    """Adapters where they are wanted, and which weights train. Raises UserError where the rank is no use."""
     if wanted.tune == "lora":
+        if wanted.rank >= network.shape.dim:
+            raise UserError(
+                f"model.pretrained.rank: {wanted.rank}: must be below model.dim, {network.shape.dim}; 16 is common"
+            )
         lora.add(network, wanted.rank, wanted.alpha)
     else:
         lora.freeze(network, wanted.tune)

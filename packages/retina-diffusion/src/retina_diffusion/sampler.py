@@ -11,13 +11,13 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from retina_diffusion import flow, guidance, objective, solvers, times
+from retina_diffusion import guidance, objective, solvers, times
 from retina_diffusion.guidance import Guidance
 from retina_diffusion.model import Condition
 from retina_diffusion.model_config import Model, Sampling
 from retina_diffusion.solvers import Solved
 
-LEAST_REST = 1e-4
+LEAST_REST = 1e-4  # the last step ends where the network says, so that no noise is left
 
 
 @torch.no_grad()
@@ -29,8 +29,6 @@ def draw(
     Args:
         shift: of times, where `wanted` says none.
     """
-    # a step that ends where the network says leaves no noise; only the adaptive solver also asks at the very end
-    rest = flow.REST if wanted.method == "dopri5" else LEAST_REST
     weights = Guidance(wanted.mask_guidance, wanted.text_guidance, wanted.guided_from, wanted.guided_to)
 
     def velocity(x_BCHW: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
@@ -39,7 +37,7 @@ def draw(
         t_B = t.to(x_BCHW).expand(len(x_BCHW) * len(passes))
         x_many = x_BCHW.repeat(len(passes), 1, 1, 1)
         said = model(x_many, t_B, _joined(many), float(t))
-        found = objective.velocity(said, x_many, t_B, shape, rest).chunk(len(passes))
+        found = objective.velocity(said, x_many, t_B, shape, LEAST_REST).chunk(len(passes))
         return guidance.combine([(factor, part) for (factor, _, _), part in zip(passes, found, strict=True)])
 
     steps = times.steps(wanted.steps, wanted.shift or shift)
@@ -69,3 +67,13 @@ def noise(seed: int, numbers: Sequence[int], size: tuple[int, int, int]) -> torc
 
     made = torch.Generator()
     return torch.stack([torch.randn(size, generator=made.manual_seed(derive(seed, "image", k))) for k in numbers])
+
+
+def padded_noise(
+    seed: int, numbers: Sequence[int], sizes: Sequence[tuple[int, int]], like_BCHW: torch.Tensor
+) -> torch.Tensor:
+    """(B, C, H, W) the `noise` of images of several sizes (h, w), padded with zeros to that of `like_BCHW`."""
+    found = torch.zeros(like_BCHW.shape)
+    for k, (number, (height, width)) in enumerate(zip(numbers, sizes, strict=True)):
+        found[k, :, :height, :width] = noise(seed, [number], (like_BCHW.shape[1], height, width))[0]
+    return found.to(like_BCHW)

@@ -11,6 +11,8 @@ from typing import Literal, NamedTuple
 
 import torch
 
+from retina_diffusion import flow
+
 Velocity = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # of x_B at a time (a scalar tensor)
 Method = Literal["euler", "midpoint", "heun", "dopri5"]
 EVALUATIONS = {"euler": 1, "midpoint": 2, "heun": 2}  # of the velocity in each step
@@ -36,7 +38,8 @@ def solve(
 
     Args:
         ends: False where there is no velocity at the last time, as of a network that says where the path ends: the last
-            step of `heun` is Euler's then, and leads there (Karras et al. 2022, NeurIPS, algorithm 1).
+            step of `heun` is Euler's then, and leads there (Karras et al. 2022, NeurIPS, algorithm 1). So does that of
+            `dopri5`, from `flow.REST` before the end.
         times_K: of `euler` (order 1), `midpoint` and `heun` (order 2) the times of the steps; `dopri5` takes the steps
             that its tolerances want, by torchdiffeq.
 
@@ -45,7 +48,7 @@ def solve(
     if len(times_K) < 2:
         raise ValueError("a path needs two times")
     if method == "dopri5":
-        return _adaptive(velocity, x_B, times_K, rtol, atol)
+        return _adaptive(velocity, x_B, times_K, rtol, atol, ends)
     if method not in EVALUATIONS:
         raise ValueError(f"method {method!r}: must be one of {', '.join((*EVALUATIONS, 'dopri5'))}")
     step = {"euler": _euler, "midpoint": _midpoint, "heun": _heun}[method]
@@ -72,7 +75,9 @@ def _heun(velocity: Velocity, x_B: torch.Tensor, now: torch.Tensor, then: torch.
     return x_B + float(then - now) * (first_B + second_B) / 2
 
 
-def _adaptive(velocity: Velocity, x_B: torch.Tensor, times_K: torch.Tensor, rtol: float, atol: float) -> Solved:
+def _adaptive(
+    velocity: Velocity, x_B: torch.Tensor, times_K: torch.Tensor, rtol: float, atol: float, ends: bool
+) -> Solved:
     from torchdiffeq import odeint
 
     evaluations = 0
@@ -82,5 +87,10 @@ def _adaptive(velocity: Velocity, x_B: torch.Tensor, times_K: torch.Tensor, rtol
         evaluations += 1
         return velocity(x_B, t)
 
-    ends = times_K[[0, -1]].to(x_B)
-    return Solved(odeint(counted, x_B, ends, rtol=rtol, atol=atol, method="dopri5")[-1], evaluations)
+    last = float(times_K[-1])
+    span = torch.stack([times_K[0], times_K[-1] - (0 if ends else flow.REST)]).to(x_B)
+    within = {"step_t": span[1:]}  # else a step may end behind the path, and ask for velocities there
+    x_B = odeint(counted, x_B, span, rtol=rtol, atol=atol, method="dopri5", options=within)[-1]
+    if not ends:
+        x_B = x_B + (last - float(span[1])) * counted(span[1], x_B)
+    return Solved(x_B, evaluations)

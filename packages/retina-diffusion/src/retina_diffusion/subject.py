@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import torch
 
@@ -70,16 +71,30 @@ class Trained:
         return photographs.condition(batch, self.config.model.channels, self.config.model.factor)
 
     def draw(self, asked: Condition, numbers: Sequence[int], seed: int, wanted: Sampling) -> Solved:
-        """(B, 3, H, W) images in [-1, 1], on the CPU. Noise depends on the seed and each image's number alone."""
+        """(B, 3, H, W) images in [-1, 1], on the CPU, padded as what is asked, and the most evaluations for any.
+
+        An image depends on the seed, its number and what is asked of it, not on the others: those of another size are
+        drawn apart, and where the solver chooses its steps, each alone.
+        """
+        height, width, made = *asked.masks_BMHW.shape[2:], self.config.model
+        drawn = torch.full((len(numbers), 3, height * made.factor, width * made.factor), -1.0)
+        sizes, most = photographs.sizes(asked.there_BL, len(numbers), made.patch, height, width), 0
+        groups = [[k for k, one in enumerate(sizes) if one == size] for size in dict.fromkeys(sizes)]
+        for rows in groups if wanted.method != "dopri5" else [[k] for k in range(len(sizes))]:
+            size = sizes[rows[0]]
+            found = self._of_one_size(asked.of(rows, *size), [numbers[k] for k in rows], seed, wanted)
+            drawn[rows, :, : size[0] * made.factor, : size[1] * made.factor] = found.x_B
+            most = max(most, found.evaluations)
+        return Solved(drawn, most)
+
+    def _of_one_size(self, asked: Condition, numbers: Sequence[int], seed: int, wanted: Sampling) -> Solved:
         height, width, made = *asked.masks_BMHW.shape[2:], self.config.model
         noise = sampler.noise(seed, numbers, (made.values, height, width)).to(self.runtime.device)
         shift = model.shift_of(self.config.flow, made.factor * (height * width) ** 0.5)
         with self.runtime.accelerator.autocast():
             found = sampler.draw(self.model, noise, asked, made, wanted, shift)
         x = found.x_B.float()
-        if made.space == "latents":
-            x = self.vae.decode_each(x, photographs.sizes(asked.there_BL, len(x), made.patch, height, width))
-        return Solved(x.cpu(), found.evaluations)
+        return Solved((self.vae.decode(x) if made.space == "latents" else x).cpu(), found.evaluations)
 
 
 def find(app: App, config: Config, options: RunOptions, runtime: Runtime) -> Trained:
@@ -93,13 +108,19 @@ def find(app: App, config: Config, options: RunOptions, runtime: Runtime) -> Tra
 def of_run(run: RunDir, config: Config, checkpoint: str, runtime: Runtime) -> Trained:
     """The model that a run of this configuration has come to; raises as `find`."""
     path = runs.checkpoint(run, checkpoint)
-    known = saved.vocabulary(run, config)
-    made = model.build(config.model, config.text, config.token_side, len(known.words))
-    pretrained.prepare(made.dit, config.model.pretrained)
-    weights.load_strictly(made, weights.load_weights(path), path)
+    known, made = saved.vocabulary(run, config), network(run, config, path)
     networks = precomputed.sources(config, saved.networks(run))
     captions, encode = precomputed.captions(config, known)
     folder = config.paths.data / prepare.PACKAGE / config.data.folder
     if captions is not None:
         captions.open(folder, networks[precomputed.TEXT].version)
     return Trained(run, path.name, config, made.to(runtime.device).eval(), known, runtime, captions, encode, networks)
+
+
+def network(run: RunDir, config: Config, checkpoint: Path) -> RetinaModel:
+    """The network of a checkpoint, on the CPU. Raises UserError where its weights are of another configuration."""
+    words = saved.vocabulary(run, config).words
+    made = model.build(config.model, config.text, config.token_side, len(words))
+    pretrained.prepare(made.dit, config.model.pretrained)
+    weights.load_strictly(made, weights.load_weights(checkpoint), checkpoint)
+    return made

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from retina_diffusion import division, drawings, objective, photographs, prepare, pretrained, sampler
-from retina_diffusion.captions import Vocabulary
+from retina_diffusion.captions import SIDES, Vocabulary, words
 from retina_diffusion.config import Config
 from retina_diffusion.latents import Autoencoder
 from retina_diffusion.model import Condition, build, shift_of
@@ -19,10 +19,11 @@ from retina_diffusion.objective import Noisy
 from retina_diffusion.photographs import Batch, Collate, Photographs
 from retina_diffusion.precomputed import VAE, Precomputed
 from retina_diffusion.store import Store
-from shared_core import prepared
+from shared_core import manifest, prepared, records, runs
 from shared_core.batches import Batches, LoaderBatches
 from shared_core.errors import UserError
 from shared_core.progress import message
+from shared_core.records import RunDir
 from shared_core.runtime import Runtime
 from shared_core.seeds import derive
 from shared_core.task import Task
@@ -49,8 +50,8 @@ class Material:
         rows = prepare.load(folder)
         parts = division.divide(rows, config.split, config.data.sample_ratio)
         texts = (rows[index]["text"] for index in parts["train"]) if config.text.encoder == "words" else ()
-        words = Vocabulary.of(texts, config.text.tokens)
-        return cls(Store(folder), rows, parts, words, prepared.read_manifest(folder)["fingerprint"])
+        known = Vocabulary.of(texts, config.text.tokens)
+        return cls(Store(folder), rows, parts, known, prepared.read_manifest(folder)["fingerprint"])
 
     def part(self, name: str) -> list[dict[str, Any]]:
         return [self.rows[index] for index in self.parts[name]]
@@ -82,8 +83,14 @@ class FlowTask(Task):
 
     def _begin(self) -> None:
         """Take the weights that a fine-tuning begins with; a run that goes on has its own, which come later."""
-        if self.config.model.pretrained.source is not None:
-            message(str(pretrained.load(self.model.dit, self.config.model.pretrained)))
+        wanted = self.config.model.pretrained
+        if wanted.source is None and wanted.tune != "all":
+            raise UserError(
+                f"model.pretrained.tune: {wanted.tune} leaves all other weights as they are, and these are random "
+                "without model.pretrained.source; give it (--from), or tune all"
+            )
+        if wanted.source is not None and not self.runtime.agree(self.runtime.is_main and goes_on(self.config)):
+            message(str(pretrained.load(self.model.dit, wanted)))
 
     def _batches(self) -> Batches:
         config, material, precomputed = self.config, self.material, self.precomputed
@@ -104,6 +111,29 @@ class FlowTask(Task):
         if not self.is_ready:
             ready(self.precomputed, self.runtime, self.config.logging.progress)
             self.is_ready = True
+
+    def warnings(self) -> list[str]:
+        """Captions of which training sees less, or other things, than they say."""
+        texts = {row["text"] for row in self.material.part("train")}
+        cut, sided = sum(map(self._is_cut, texts)), sum(bool(SIDES & set(words(text))) for text in texts)
+        found, how = [], "are longer than" if self.config.text.encoder == "words" else "fill all"
+        if cut:
+            found.append(
+                f"text.tokens: {cut} of {len(texts)} captions {how} {self.config.text.tokens}; the rest is not read"
+            )
+        if sided and self.config.augment.flip:
+            found.append(
+                f"augment.flip: {sided} of {len(texts)} captions say left or right, which is wrong of mirrored "
+                "photographs; use --augment.flip false"
+            )
+        return found
+
+    def _is_cut(self, text: str) -> bool:
+        """Whether a caption is longer than what is read; of a text model's, whether it takes all that is."""
+        if self.config.text.encoder == "words":
+            return len(words(text)) > self.config.text.tokens
+        self.ready()
+        return bool(self.precomputed.encode(text)["said"].all())
 
     def leave_out_missing(self) -> list[str]:
         """A plan computes no latents and no features."""
@@ -141,30 +171,37 @@ class FlowTask(Task):
         """(N, TIMES) the loss of some validation photographs, the same whoever asks."""
         batch = to(self.collate([self.val[row] for row in rows]), runtime.device)
         x1, asked = photographs.targets(batch), self._condition(batch)
-        noise = sampler.noise(derive(self.config.seed, "val"), rows, tuple(x1.shape[1:])).to(x1)
+        noise = self._noise("val", rows, x1, asked)
         errors = []
         for k in range(TIMES):
             t_B = torch.full((len(rows),), (k + 0.5) / TIMES, device=x1.device)
             errors.append(self._errors(model, Noisy(x1, noise, t_B), asked, batch))
         return torch.stack(errors, dim=1)
 
+    def _noise(self, name: str, rows: list[int], x1_BCHW: torch.Tensor, asked: Condition) -> torch.Tensor:
+        """The same for a photograph, whatever it is padded to."""
+        return sampler.padded_noise(derive(self.config.seed, name), rows, self._sizes(x1_BCHW, asked), x1_BCHW)
+
+    def _sizes(self, x_BCHW: torch.Tensor, asked: Condition) -> list[tuple[int, int]]:
+        return photographs.sizes(asked.there_BL, len(x_BCHW), self.config.model.patch, *x_BCHW.shape[2:])
+
     def samples(self, model: nn.Module, runtime: Runtime) -> dict[str, torch.Tensor]:
         """Validation photographs, their masks, and what the model makes of these."""
         rows = sorted(range(len(self.val)), key=lambda row: -len(self.val.rows[row]["masks"]))[:SHOWN]
         batch = to(self.collate([self.val[row] for row in rows]), runtime.device)
         x1, asked = photographs.targets(batch), self._condition(batch)
-        noise = sampler.noise(derive(self.config.seed, "shown"), rows, tuple(x1.shape[1:])).to(x1)
+        noise = self._noise("shown", rows, x1, asked)
         drawn = sampler.draw(model, noise, asked, self.config.model, self.config.sampling, self.shift)
         masks = drawings.coloured(batch["mask"].cpu() / 255, batch["known"].cpu())
-        return {"grid": drawings.sheet([self._seen(x1), masks, self._seen(drawn.x_B)])}
+        return {"grid": drawings.sheet([self._seen(x1, asked), masks, self._seen(drawn.x_B, asked)])}
 
-    def _seen(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+    def _seen(self, x_BCHW: torch.Tensor, asked: Condition) -> torch.Tensor:
         """Images on the CPU of what is generated."""
         if self.precomputed.latents is None:
             return x_BCHW.cpu()
         if self._vae is None:
             self._vae = Autoencoder.load(self.precomputed.sources[VAE], self.config.model, x_BCHW.device)
-        return self._vae.decode(x_BCHW).cpu()
+        return self._vae.decode_each(x_BCHW, self._sizes(x_BCHW, asked)).cpu()
 
     def made_from(self) -> dict[str, dict[str, str]]:
         """The prepared set, the VAE, the text model: a run goes on with the very ones that it began with."""
@@ -210,6 +247,17 @@ def _weights(rows: list[dict[str, Any]], share: float | None) -> list[float] | N
             f"augment.masked_share: {masked} of the {len(rows)} training photographs have masks; leave it out"
         )
     return [share / masked if row["masks"] else (1 - share) / (len(rows) - masked) for row in rows]
+
+
+def goes_on(config: Config) -> bool:
+    """Whether training goes on from a checkpoint, whose weights replace those that it would begin with."""
+    if config.training.resume != "auto":
+        return config.training.resume != "never"
+    home, name = config.paths.runs / prepare.PACKAGE, config.name or runs.DEFAULT_NAME
+    if not (home / name).exists():
+        return False
+    run = RunDir(max(records.series(home, name))[1])
+    return run.read_status().get("state") != "finished" and manifest.newest_good(run.checkpoints)[0] is not None
 
 
 def to(batch: Batch, device: torch.device) -> Batch:

@@ -41,17 +41,22 @@ def disguised(images: torch.Tensor, how: str) -> torch.Tensor:
             return disguised(disguised(moved(images, 2, -1), "darker"), "mirror")
 
 
+@pytest.fixture(scope="module")
+def memories(drawn: torch.Tensor) -> dict[bool, Memory]:
+    """Of the first 60, whether or not held-out photographs set the limit."""
+    return {held_out: Memory(drawn[:60], drawn[60:100] if held_out else None) for held_out in (False, True)}
+
+
 HOW = ["noise", "darker", "brighter", "mirror", "upside down", "moved by 1", "moved by 2", "all at once"]
 
 
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("held_out", [False, True])
 def test_disguised_copies_are_found_and_fresh_photographs_are_not(
-    drawn: torch.Tensor, how: str, held_out: bool
+    drawn: torch.Tensor, memories: dict[bool, Memory], how: str, held_out: bool
 ) -> None:
-    training, other, fresh = drawn[:60], drawn[60:100] if held_out else None, drawn[100:]
-    memory = Memory(training, other)
-    found = memory.judge(torch.cat([fresh, disguised(training[5:15], how)]), pairs=10)
+    training, fresh = drawn[:60], drawn[100:]
+    found = memories[held_out].judge(torch.cat([fresh, disguised(training[5:15], how)]), pairs=10)
     np.testing.assert_array_equal(found.nearest.index[50:], np.arange(5, 15))
     assert (found.nearest.ratio[50:] < found.limit).sum() >= 9
     assert (found.nearest.ratio[:50] < found.limit).sum() <= 3  # 0.5 are expected
@@ -98,8 +103,8 @@ def test_distance_is_that_of_windows_without_mean_and_contrast(drawn: torch.Tens
     assert float(found[0, 0]) == pytest.approx(least, rel=1e-4)
 
 
-def test_images_of_one_mask_are_no_independent_evidence(drawn: torch.Tensor) -> None:
-    memory = Memory(drawn[:60], drawn[60:100])
+def test_images_of_one_mask_are_no_independent_evidence(drawn: torch.Tensor, memories: dict[bool, Memory]) -> None:
+    memory = memories[True]
     four_each = torch.cat([drawn[:5], drawn[100:115]]).repeat_interleave(4, dim=0)
     alone = memory.judge(four_each).share
     grouped = memory.judge(four_each, groups=np.arange(80) // 4).share
@@ -107,11 +112,11 @@ def test_images_of_one_mask_are_no_independent_evidence(drawn: torch.Tensor) -> 
     assert "masks" in grouped.method
 
 
-def test_too_few_are_refused(drawn: torch.Tensor) -> None:
+def test_too_few_are_refused(drawn: torch.Tensor, memories: dict[bool, Memory]) -> None:
     with pytest.raises(ValueError, match="4 at least"):
         Memory(drawn[:3])
     with pytest.raises(ValueError, match="0 generated"):
-        Memory(drawn[:60]).judge(drawn[:0])
+        memories[True].judge(drawn[:0])
 
 
 def test_training_photographs_among_the_others_are_refused(drawn: torch.Tensor) -> None:

@@ -159,7 +159,8 @@ class _Kernel:
 
     def __call__(self, u_BN: Floats, v_BN: Floats) -> Floats:
         def mean(w: Floats, within: Floats) -> Floats:
-            return ((w @ within) * w).sum(axis=1) / (w.sum(axis=1) ** 2 - (w**2).sum(axis=1))
+            with np.errstate(invalid="ignore"):  # a resample of one photograph alone has no pair: NaN
+                return ((w @ within) * w).sum(axis=1) / (w.sum(axis=1) ** 2 - (w**2).sum(axis=1))
 
         across = ((u_BN @ self.between) * v_BN).sum(axis=1) / (u_BN.sum(axis=1) * v_BN.sum(axis=1))
         found: Floats = mean(u_BN, self.within_a) + mean(v_BN, self.within_b) - 2 * across

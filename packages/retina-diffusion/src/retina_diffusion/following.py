@@ -5,7 +5,7 @@ is compared with that mask; with what it finds in the real photograph of that ma
 and with the mask of another photograph, which is what chance and the anatomy that all eyes share would give. A class is
 judged in the images whose masks were searched for it.
 
-Shapes: N generated images, M channels, H x W pixels, B bootstrap resamples.
+Shapes: N generated images of P masks, M channels, H x W pixels, B bootstrap resamples.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ class Following:
 
 def follow(
     generated_NMHW: torch.Tensor,
-    real_NMHW: torch.Tensor,
-    coverage_NMHW: torch.Tensor,
-    known_NM: torch.Tensor,
+    real_PMHW: torch.Tensor,
+    coverage_PMHW: torch.Tensor,
+    known_PM: torch.Tensor,
     mask_N: NDArray[np.int64],
     thresholds_M: torch.Tensor,
     seed: int,
@@ -55,22 +55,24 @@ def follow(
 
     Args:
         generated_NMHW: what the segmenter sees in each image, as probabilities of the judged classes.
-        real_NMHW: what it sees in the real photograph of each image's mask.
-        coverage_NMHW: the masks.
-        known_NM: what is False is left out, image by image and class by class.
-        mask_N: the number of each image's mask; images of one mask stay together in the bootstrap.
+        real_PMHW: what it sees in the real photograph of each mask.
+        coverage_PMHW: the masks.
+        known_PM: what is False is left out, mask by mask and class by class.
+        mask_N: each image's mask, in 0..P-1; images of one mask stay together in the bootstrap.
         thresholds_M: a pixel counts as found from this probability on.
 
     Raises ValueError for a class that is known in fewer than two masks, of which none could be taken for another.
     """
     right, real, wrong = [], [], []
     for m, threshold in enumerate(thresholds_M.tolist()):
-        rows = known_NM[:, m].nonzero().flatten().cpu().numpy()
-        if len(masks := np.unique(mask_N[rows])) < 2:
+        rows = np.flatnonzero(known_PM[:, m].cpu().numpy()[mask_N])
+        own = mask_N[rows]
+        if len(masks := np.unique(own)) < 2:
             raise ValueError(f"masks: {len(masks)} of class {m}; two at least, so that one can be taken for the other")
-        other = rows[others(mask_N[rows], seed)]
-        for found, p_NHW, of in ((right, generated_NMHW, rows), (real, real_NMHW, rows), (wrong, generated_NMHW, other)):
-            found.append(_Class(rows, looked_at(p_NHW[rows, m], coverage_NMHW[of, m], threshold)))
+        of_drawn, other = generated_NMHW[rows, m], own[others(own, seed)]
+        right.append(_Class(rows, looked_at(of_drawn, coverage_PMHW[own, m], threshold)))
+        real.append(_Class(rows, looked_at(real_PMHW[own, m], coverage_PMHW[own, m], threshold)))
+        wrong.append(_Class(rows, looked_at(of_drawn, coverage_PMHW[other, m], threshold)))
     resamples = Resamples(len(mask_N), n_resamples, seed, mask_N, "masks")
 
     def of(combine: Callable[..., Floats], *kinds: list[_Class]) -> Of:

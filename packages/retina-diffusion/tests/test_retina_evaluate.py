@@ -55,10 +55,14 @@ def error(capsys: pytest.CaptureFixture[str]) -> str:
     return line
 
 
-def material_of(folder: Path) -> Material:
+def config_of(folder: Path) -> Config:
     config = APP.load(of_run(folder, "config.yaml"))
     assert isinstance(config, Config)
-    return Material.load(config)
+    return config
+
+
+def material_of(folder: Path) -> Material:
+    return Material.load(config_of(folder))
 
 
 def evaluated(home: Path, monkeypatch: pytest.MonkeyPatch, fake: Fake) -> dict[str, Any]:
@@ -71,8 +75,15 @@ def evaluated(home: Path, monkeypatch: pytest.MonkeyPatch, fake: Fake) -> dict[s
         return fake(material, rows, each)
 
     monkeypatch.setattr(drawn, "draw", draw)
+    without_pictures(monkeypatch)
     assert run(home, "evaluate") == 0
     return records.read_evaluations(RunDir(of_run(home)))["test"]
+
+
+def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take most of the time."""
+    for module, name in ((evaluate.report, "write"), (measures.figures, "samples"), (measures.figures, "closest")):
+        monkeypatch.setattr(module, name, lambda *_, **__: Path("none.png"))
 
 
 def pixels(material: Material, rows: list[dict[str, Any]]) -> torch.Tensor:
@@ -152,34 +163,49 @@ def test_copies_of_validation_photographs_are_none(home: Path, monkeypatch: pyte
     assert evaluated(home, monkeypatch, of_val)["metrics"]["memorised"]["value"] < 0.2
 
 
-def test_the_judge_learns_from_training_photographs_alone(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_judge_learns_from_training_photographs_alone(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And its thresholds are chosen on validation photographs."""
     given: dict[str, torch.Tensor] = {}
-    fit = saved.segmentation.fit
 
-    def watched(images: torch.Tensor, masks: torch.Tensor, known: torch.Tensor, seed: int, **more: Any) -> Any:
-        given["train"], given["val"] = judged.bytes_of(images), judged.bytes_of(more["val"][0])
-        return fit(images, masks, known, seed, **more)
+    def watched(images: torch.Tensor, *_: Any, val: tuple[torch.Tensor, ...], **__: Any) -> None:
+        given["train"], given["val"] = judged.bytes_of(images), judged.bytes_of(val[0])
+        raise UserError("seen")
 
     monkeypatch.setattr(saved.segmentation, "fit", watched)
     of_run(home, "evaluation", saved.SEGMENTER).unlink(missing_ok=True)
-    assert run(home, "evaluate", "--evaluation.segmenter_steps", "1") == 0
+    assert run(home, "evaluate") == 2 and "seen" in error(capsys)
     material = material_of(home)
+    assert set(given) == {"train", "val"}
     for name, found in given.items():
         assert torch.equal(found, pixels(material, [row for row in material.part(name) if row["masks"]]))
 
 
-def test_the_judge_is_kept_for_the_next_evaluation(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    flags = ("--evaluation.segmenter_steps", "2")
-    assert run(home, "evaluate", *flags) == 0
-    capsys.readouterr()
-    assert run(home, "evaluate", *flags) == 0
-    assert "training the segmenter" not in capsys.readouterr().err
-    assert run(home, "evaluate", *flags, "--evaluation.size", "24") == 0  # another ruler
-    assert "training the segmenter" in capsys.readouterr().err
-    judge = of_run(home, "evaluation", saved.SEGMENTER)
-    judge.write_bytes(judge.read_bytes()[:100])
-    assert run(home, "evaluate", *flags, "--evaluation.size", "24") == 0
-    assert "training the segmenter" in capsys.readouterr().err
+def test_the_judge_is_kept_for_the_next_evaluation(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fitted, fit = [], saved.segmentation.fit
+
+    def watched(images: torch.Tensor, *more: Any, **options: Any) -> Any:
+        fitted.append(len(images))
+        return fit(images, *more, **options)
+
+    monkeypatch.setattr(saved.segmentation, "fit", watched)
+    config, material, run_ = config_of(home), material_of(home), RunDir(of_run(home))
+    config = config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"segmenter_steps": 1})})
+    path = run_.evaluation / saved.SEGMENTER
+
+    def judge(size: int = SIZE) -> dict[str, torch.Tensor]:
+        parts = [Real.load(material.store, material.part(name)[:8], size) for name in ("train", "val")]
+        return saved.segmenter(run_, config, *parts, torch.device("cpu")).state_dict()
+
+    first, again = judge(), judge()
+    assert fitted == [8] and all(torch.equal(first[name], again[name]) for name in first)
+    judge(24)  # another size is another ruler
+    assert len(fitted) == 2
+    path.write_bytes(path.read_bytes()[:100])
+    judge(24)
+    assert len(fitted) == 3
+    path.unlink()
 
 
 def test_what_is_known_is_written_before_graders_are_trained(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,6 +213,7 @@ def test_what_is_known_is_written_before_graders_are_trained(home: Path, monkeyp
         raise UserError("stopped")
 
     monkeypatch.setattr(measures.downstream, "gain", stopped)
+    without_pictures(monkeypatch)
     of_run(home, "evaluation", "test.json").unlink(missing_ok=True)
     assert run(home, "evaluate", "--downstream") == 2
     assert "mask_fidelity" in records.read_evaluations(RunDir(of_run(home)))["test"]["metrics"]

@@ -12,7 +12,7 @@ from torch import nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from retina_diffusion import distances, features
+from retina_diffusion import distances
 from shared_core.intervals import Estimate
 
 
@@ -157,15 +157,3 @@ def test_what_cannot_be_compared_is_refused() -> None:
         distances.beside(a[:9], b, 0)
     with pytest.raises(ValueError, match="four at least"):
         distances.beside(a[:3], b[:3], 0)
-
-
-def test_features_do_not_depend_on_the_batch() -> None:
-    images = torch.randn(7, 3, 4, 4, generator=torch.Generator().manual_seed(0))
-
-    def network(image: torch.Tensor) -> torch.Tensor:
-        return image.mean(dim=(2, 3))
-
-    found = features.extract(network, images, batch=3)
-    np.testing.assert_allclose(found, images.mean(dim=(2, 3)).double().numpy(), rtol=1e-6)
-    with pytest.raises(ValueError, match="must give"):
-        features.extract(lambda image: image, images)

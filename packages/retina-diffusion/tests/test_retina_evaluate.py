@@ -356,3 +356,10 @@ def test_what_is_fitted_keeps_its_shape() -> None:
 def test_light_and_bytes_are_inverse() -> None:
     every = torch.arange(256, dtype=torch.uint8)
     assert torch.equal(judged.bytes_of(judged.light(every)), every)
+
+
+def test_what_is_looked_at_does_not_depend_on_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    every = torch.randint(0, 256, (7, 3, 4, 4), dtype=torch.uint8)
+    monkeypatch.setattr(judged, "AT_A_TIME", 3)
+    found = judged.each(lambda image: image.mean(dim=(2, 3)), every, torch.device("cpu"))
+    torch.testing.assert_close(found, judged.light(every).mean(dim=(2, 3)))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from retina_diffusion import distances, features, fidelity, phantom
+from retina_diffusion import distances, features, fidelity, judged, phantom
 from retina_diffusion.masks import CHANNELS
 from retina_diffusion.segmenter import Segmenter, fit
 
@@ -81,7 +81,7 @@ def test_features_tell_lesions_from_none(fitted: Segmenter) -> None:
         for grade, seeds in ((0, range(30)), (0, range(30, 60)), (3, range(60, 90)))
     ]
     healthy, also_healthy, severe = (
-        features.extract(features.of_segmenter(fitted), images / 127.5 - 1, batch=16) for images in grades
+        judged.each(features.of_segmenter(fitted), images, torch.device("cpu")).double().numpy() for images in grades
     )
     assert healthy.shape == (30, 128)
     assert distances.frechet(healthy, severe) > 2 * distances.frechet(healthy, also_healthy)

@@ -13,9 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from retina_diffusion.frozen import Source
@@ -91,18 +89,3 @@ def _light(source: Source) -> tuple[list[float], list[float]]:
     if [len(one) for one in found] != [3, 3] or min(found[1]) <= 0:
         raise UserError(f"{source.key}: {path} is not for images of three colours; choose another model")
     return found[0], found[1]
-
-
-@torch.no_grad()
-def extract(features: Features, images: torch.Tensor, batch: int = 64) -> NDArray[np.float64]:
-    """The features (N, F) of images, a batch at a time.
-
-    Raises ValueError where the network does not give one row per image.
-    """
-    found = []
-    for part in images.split(batch):
-        rows = features(part)
-        if rows.ndim != 2 or len(rows) != len(part):
-            raise ValueError(f"features: {tuple(rows.shape)} for {len(part)} images; the network must give (N, F)")
-        found.append(rows.double().cpu())
-    return torch.cat(found).numpy()

@@ -141,6 +141,6 @@ def _window(images: torch.Tensor, first: list[int], most: list[int]) -> torch.Te
     """
     height, width = (side - 2 * reach for side, reach in zip(images.shape[2:], most, strict=True))
     seen = images[:, :, first[0] : first[0] + height, first[1] : first[1] + width]
-    seen = F.avg_pool2d(seen, max(1, min(images.shape[2:]) // SIDE))
+    seen = F.avg_pool2d(seen, max(1, round(min(images.shape[2:]) / SIDE)))
     seen = torch.einsum("cr,nrhw->nchw", torch.tensor(YCC, dtype=seen.dtype, device=seen.device), seen)
     return F.normalize((seen - seen.mean(dim=(2, 3), keepdim=True)).flatten(1), dim=1)

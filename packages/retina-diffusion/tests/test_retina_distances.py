@@ -119,6 +119,7 @@ def test_the_floor_is_where_photographs_of_the_same_population_lie() -> None:
     bad = distances.beside(1 + alike, real, seed=0)
     assert bad.generated.low > 2 * bad.floor.high and bad.estimate.low > bad.floor_estimate.high
     assert bad.estimate.low < bad.estimate.value == bad.generated.mean < bad.estimate.high
+    assert 0 <= bad.floor_estimate.low < bad.floor_estimate.value == bad.floor.mean < bad.floor_estimate.high
     fewer = distances.beside(alike[:20], real[:20], seed=0, interval=no_interval)
     assert fewer.size == 10 and fewer.floor.mean > 1.5 * np.mean(floors)  # fewer photographs lie further apart
 

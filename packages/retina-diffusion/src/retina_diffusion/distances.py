@@ -124,9 +124,10 @@ def beside(
     for like in (generated, real):
         spread = Spread.of([distance(like[a], real[b]) for a, b in halves])
         one = interval(like[halves[0][0]], real[halves[0][1]], seed)
-        gap = spread.mean - one.value
+        gap, least = spread.mean - one.value, 0.0 if distance is frechet else -math.inf
         spreads.append(spread)
-        estimates.append(replace(one, value=spread.mean, low=one.low + gap, high=one.high + gap))
+        low, method = max(one.low + gap, least), f"{one.method} of one half"  # NaN stays
+        estimates.append(replace(one, value=spread.mean, low=low, high=one.high + gap, method=method))
     return Beside(*spreads, *estimates, size, draws)
 
 

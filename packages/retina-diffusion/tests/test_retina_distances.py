@@ -12,7 +12,8 @@ from torch import nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from retina_diffusion import distances, features
+from retina_diffusion import distances
+from shared_core.intervals import Estimate
 
 
 class Flat(nn.Module):
@@ -88,14 +89,6 @@ def test_kernel_is_zero_on_average_for_one_population() -> None:
     assert abs(np.mean(found)) < 3 * np.std(found) / 20
 
 
-def test_subsets_of_everything_do_not_vary() -> None:
-    a, b = sets(3, 25, 25)
-    mean, error = distances.kernel_of_subsets(a, b, seed=0, size=25, subsets=5)
-    assert mean == pytest.approx(distances.kernel(a, b)) and error < 1e-12
-    mean, error = distances.kernel_of_subsets(a, b, seed=0, size=10, subsets=50)
-    assert error > 0 and abs(mean - distances.kernel(a, b)) < 5 * error + 0.5
-
-
 @pytest.mark.parametrize("interval", [distances.frechet_interval, distances.kernel_interval])
 def test_intervals_are_as_wide_as_fresh_photographs_spread(interval: object) -> None:
     """The bootstrap's spread against that of fresh samples from the same populations."""
@@ -117,20 +110,39 @@ def test_the_floor_is_where_photographs_of_the_same_population_lie() -> None:
     random = np.random.default_rng(0)
     found, floors = [], []
     for seed in range(60):
-        real, alike = random.normal(size=(60, 6)), random.normal(size=(80, 6))
-        result = distances.beside(alike, real, seed)
-        assert result.size == 30 and result.floor == distances.floor(real, seed, size=30)
+        real, alike = random.normal(size=(60, 6)), random.normal(size=(60, 6))
+        result = distances.beside(alike, real, seed, interval=no_interval)
+        assert result.size == 30
         found.append(result.generated.mean)
         floors.append(result.floor.mean)
     assert np.mean(found) == pytest.approx(np.mean(floors), rel=0.1)
     bad = distances.beside(1 + alike, real, seed=0)
-    assert bad.generated.low > 2 * bad.floor.high
-    assert distances.floor(real, 0, size=10).mean > 1.5 * np.mean(floors)  # fewer photographs lie further apart
-    assert distances.beside(alike[:20], real, seed=0).size == 20
+    assert bad.generated.low > 2 * bad.floor.high and bad.estimate.low > bad.floor_estimate.high
+    assert bad.estimate.low < bad.estimate.value == bad.generated.mean < bad.estimate.high
+    assert 0 <= bad.floor_estimate.low < bad.floor_estimate.value == bad.floor.mean < bad.floor_estimate.high
+    fewer = distances.beside(alike[:20], real[:20], seed=0, interval=no_interval)
+    assert fewer.size == 10 and fewer.floor.mean > 1.5 * np.mean(floors)  # fewer photographs lie further apart
+
+
+@pytest.mark.parametrize("distance", [distances.frechet, distances.kernel])
+def test_images_that_share_masks_with_their_photographs_gain_nothing_by_it(distance: distances.Distance) -> None:
+    """Whatever is copied of photograph n comes to stand against other photographs, as photograph n itself does: a
+    generator of exact copies shows the floor, and never less."""
+    real = np.random.default_rng(0).normal(size=(40, 6))
+    copies = distances.beside(real, real, 0, distance, interval=no_interval)
+    assert copies.generated == copies.floor
+    shuffled = distances.beside(real[::-1], real, 0, distance, interval=no_interval)
+    assert shuffled.generated.mean < 0.95 * copies.floor.mean  # as an image held against its own photograph would be
+    near = real + 0.02 * np.random.default_rng(1).normal(size=real.shape)
+    assert distances.beside(near, real, 0, distance, interval=no_interval).generated.mean > 0.95 * copies.floor.mean
+
+
+def no_interval(a_NF: np.ndarray, b_NF: np.ndarray, seed: int) -> Estimate:
+    return Estimate(0.0, 0.0, 0.0, len(a_NF), "none")
 
 
 def test_draws_follow_their_seed() -> None:
-    a, b = sets(0, 40, 30)
+    a, b = sets(0, 40, 40)
     assert distances.beside(a, b, seed=1) == distances.beside(a, b, seed=1) != distances.beside(a, b, seed=2)
     assert (
         distances.kernel_interval(a, b, 1) == distances.kernel_interval(a, b, 1) != distances.kernel_interval(a, b, 2)
@@ -142,17 +154,7 @@ def test_what_cannot_be_compared_is_refused() -> None:
     for first, second, message in ((a, b[:, :3], "same feature network"), (a[:1], b, "two"), (a * np.nan, b, "NaN")):
         with pytest.raises(ValueError, match=message):
             distances.frechet(first, second)
-    with pytest.raises(ValueError, match="half of the real"):
-        distances.floor(a, 0, size=6)
-
-
-def test_features_do_not_depend_on_the_batch() -> None:
-    images = torch.randn(7, 3, 4, 4, generator=torch.Generator().manual_seed(0))
-
-    def network(image: torch.Tensor) -> torch.Tensor:
-        return image.mean(dim=(2, 3))
-
-    found = features.extract(network, images, batch=3)
-    np.testing.assert_allclose(found, images.mean(dim=(2, 3)).double().numpy(), rtol=1e-6)
-    with pytest.raises(ValueError, match="must give"):
-        features.extract(lambda image: image, images)
+    with pytest.raises(ValueError, match="as many"):
+        distances.beside(a[:9], b, 0)
+    with pytest.raises(ValueError, match="four at least"):
+        distances.beside(a[:3], b[:3], 0)

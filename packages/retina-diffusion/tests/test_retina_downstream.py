@@ -94,7 +94,9 @@ def test_right_examples_help_and_wrong_ones_harm() -> None:
     )
     grades = grades.roll(1)
     right, wrong = (
-        downstream.gain(real, grades, made, marks, test, test_grades, steps=25, batch=16, share=0.75, n_resamples=100)
+        downstream.gain(
+            real, grades, 3 * [(made, marks)], test, test_grades, steps=25, batch=16, share=0.75, n_resamples=100
+        )
         for marks in (made_grades, 4 - made_grades)
     )
     assert right.metrics["accuracy"].both.value > 0.8 and right.metrics["kappa"].gain.value > 0.2
@@ -102,15 +104,26 @@ def test_right_examples_help_and_wrong_ones_harm() -> None:
     np.testing.assert_array_equal(right.real_answers_SN, wrong.real_answers_SN)  # the same trainings, to the bit
 
 
+def test_each_seed_learns_from_its_own_generated_photographs() -> None:
+    (real, grades), (made, marks), (test, test_grades) = (photographs(s, n) for s, n in ((0, 8), (1, 20), (2, 30)))
+    sets = [(made, marks), (made, 4 - marks), (made, marks)]
+    found = downstream.gain(real, grades, sets, test, test_grades, steps=25, batch=16, share=0.9, n_resamples=10)
+    right = (found.both_answers_SN == test_grades.numpy()).mean(axis=1)
+    assert right[1] < 0.4 < right[0]
+    same = downstream.gain(real, grades, 3 * sets[:1], test, test_grades, steps=25, batch=16, share=0.9, n_resamples=10)
+    np.testing.assert_array_equal(same.both_answers_SN[0], found.both_answers_SN[0])
+
+
 def test_what_proves_nothing_is_refused() -> None:
     images, grades = photographs(0, 4)
-    data = (images, grades) * 3
+    data = (images, grades, 3 * [(images, grades)], images, grades)
     for changed, message in (
         ({"seeds": (0, 1, 1)}, "three different"),
+        ({"seeds": (0, 1, 2, 3)}, "3 sets for 4 seeds"),
         ({"share": 1.0}, "no real"),
         ({"classes": 4}, "0..3"),
     ):
         with pytest.raises(ValueError, match=message):
             downstream.gain(*data, **changed)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="test: photographs and grades"):
-        downstream.gain(*data[:5], grades[:3])
+        downstream.gain(*data[:4], grades[:3])

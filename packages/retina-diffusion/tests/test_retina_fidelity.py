@@ -40,7 +40,7 @@ def test_binned_curves_are_those_of_repeated_images(seed: int) -> None:
     """What the bootstrap relies on: weights are repetitions, and bins change hardly anything."""
     probability, coverage, _ = data(seed, n=8, side=24)
     probability = probability + 1e-3 * torch.rand(probability.shape, generator=torch.Generator().manual_seed(seed))
-    ((_, (seen,)),) = fidelity._by_class((probability[:, :1],), coverage[:, :1], torch.ones(8, 1).bool(), HALF[:1])
+    seen = fidelity.looked_at(probability[:, 0], coverage[:, 0], 0.5)
     weights = np.random.default_rng(seed).integers(0, 4, 8) + np.eye(8, dtype=int)[0]
     rows = np.repeat(np.arange(8), weights)
     truth, found = (coverage[rows, 0] >= fidelity.TRUTH).flatten().numpy(), probability[rows, 0].flatten().numpy()
@@ -61,30 +61,6 @@ def test_intervals_are_as_wide_as_fresh_images_spread() -> None:
         scores = [getattr(one, name) for one in found]
         spread = 2 * 1.96 * np.std([score.value for score in scores])
         assert np.mean([score.high - score.low for score in scores]) == pytest.approx(spread, rel=0.35)
-
-
-def test_a_change_is_the_difference_of_two_scores_with_a_narrower_interval() -> None:
-    probability, coverage, known = data(3, n=20)
-    noise = torch.rand(probability.shape, generator=torch.Generator().manual_seed(0))
-    worse = 0.8 * probability + 0.2 * noise
-    first, second = (fidelity.fidelity(p, coverage, known, HALF, seed=0) for p in (worse, probability))
-    for a, b, found in zip(
-        first, second, fidelity.change(worse, probability, coverage, known, HALF, seed=0), strict=True
-    ):
-        for name in ("dice", "average_precision"):
-            gap = getattr(found, name)
-            assert gap.value == pytest.approx(getattr(b, name).value - getattr(a, name).value)
-            assert gap.low < gap.value < gap.high
-            assert gap.high - gap.low < 0.8 * (getattr(b, name).high - getattr(b, name).low)
-
-
-def test_shuffled_masks_are_told_from_right_ones() -> None:
-    probability, coverage, known = data(5, n=24)
-    known = torch.ones_like(known)
-    for right in fidelity.change(probability.roll(1, 0), probability, coverage, known, HALF, seed=0):
-        assert right.average_precision.low > 0 and right.dice.low > 0
-    for same in fidelity.change(probability, probability, coverage, known, HALF, seed=0):
-        assert same.average_precision.low == same.average_precision.high == 0
 
 
 def test_images_of_one_mask_are_no_independent_evidence() -> None:
@@ -114,7 +90,6 @@ def test_what_nobody_looked_for_or_found_is_undefined() -> None:
     assert absent.dice.value == 0 and np.isnan(absent.average_precision.value)
     assert there.average_precision.value > there.prevalence
     assert fidelity.thresholds(probability, coverage, known)[:2].tolist() == [0.5, 0.5]
-    assert "searched" in str(fidelity.change(probability, probability, coverage, known, HALF, seed=0)[0].dice)
 
 
 def test_shapes_that_do_not_belong_together_are_refused() -> None:

@@ -1,4 +1,4 @@
-"""The whole command on a tiny set: prepare, train, resume, predict, evaluate, publish, and what goes wrong."""
+"""The whole command on a tiny set: prepare, train, resume, predict, publish, and what goes wrong."""
 
 import dataclasses
 import json
@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from retina_diffusion import photographs, predict, prepare, sampler, saved, subject, train
+from retina_diffusion import photographs, predict, prepare, sampler, subject, train
 from retina_diffusion.__main__ import APP, main
 from retina_diffusion.captions import Vocabulary
 from retina_diffusion.channels import CHANNELS
@@ -238,44 +238,6 @@ def test_balanced_predictions(home: Path, tmp_path: Path) -> None:
     material = train.Material.load(config_of(home))
     kinds = {row["grade"] for row in material.part("train")}
     assert {grade: grades.count(grade) for grade in kinds} == {grade: 10 // len(kinds) for grade in kinds}
-
-
-def test_evaluation_says_how_images_follow_their_masks(home: Path) -> None:
-    assert run(home, "evaluate", "--downstream") == 0
-    found = records.read_evaluations(RunDir(of_run(home)))["test"]
-    metrics = found["metrics"]
-    assert found["headline"] == "mask_fidelity" and found["n"] == 9
-    assert set(found["baselines"]) == {"masks shuffled", "real photographs"}
-    own = found["baselines"]["real photographs"]["mask_fidelity"]["value"]
-    assert metrics["mask_fidelity_share"]["value"] == pytest.approx(metrics["mask_fidelity"]["value"] / own, rel=1e-6)
-    assert 0 <= metrics["memorised"]["value"] <= 1 and metrics["kid"]["low"] <= metrics["kid"]["high"]
-    assert {"gain_accuracy", "gain_macro_f1"} <= set(metrics)
-    assert "Distance of generated images from real ones" in found["tables"]
-    for figure in found["figures"]:
-        assert of_run(home, figure).is_file()
-    assert "not of Inception's" in " ".join(found["notes"])
-
-
-def test_the_judge_is_kept_for_the_next_evaluation(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(home, "evaluate") == 0
-    capsys.readouterr()
-    assert run(home, "evaluate") == 0
-    assert "training the segmenter" not in capsys.readouterr().err
-    judge = of_run(home, "evaluation", saved.SEGMENTER)
-    judge.write_bytes(judge.read_bytes()[:100])
-    assert run(home, "evaluate") == 0
-    assert "training the segmenter" in capsys.readouterr().err
-
-
-def test_perfect_images_keep_the_segmenters_score(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Were the model to give each mask its own photograph, the share would be 1 and everything memorised or real."""
-    from retina_diffusion import evaluate
-
-    monkeypatch.setattr(evaluate, "draw", lambda who, real, each, what: real.image.repeat_interleave(each, dim=0))
-    assert run(home, "evaluate") == 0
-    metrics = records.read_evaluations(RunDir(of_run(home)))["test"]["metrics"]
-    assert metrics["mask_fidelity_share"]["value"] == pytest.approx(1.0)
-    assert metrics["mask_dice_share"]["value"] == pytest.approx(1.0)
 
 
 def test_weights_of_another_architecture_are_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,7 +1,8 @@
 """Distances between two sets of photographs, as features see them: Frechet (FID) and kernel (KID).
 
 Neither has a meaning without a yardstick: both depend on the features, and the Frechet distance falls as samples grow
-(Chong and Forsyth 2020, CVPR). So each comes beside what two halves of the real photographs show at the same size.
+(Chong and Forsyth 2020, CVPR). So each comes beside what two halves of the real photographs show at the same size
+(`beside`).
 
 Shapes: N photographs, F features, B bootstrap resamples. Features are float64 arrays (N, F).
 """
@@ -45,29 +46,6 @@ def kernel(a_NF: ArrayLike, b_NF: ArrayLike, degree: int = 3) -> float:
     return float(_Kernel(a, b, degree)(np.ones((1, len(a))), np.ones((1, len(b))))[0])
 
 
-def kernel_of_subsets(
-    a_NF: ArrayLike, b_NF: ArrayLike, seed: int, degree: int = 3, size: int = 100, subsets: int = 100
-) -> tuple[float, float]:
-    """Mean of `kernel` over random subsets, and its standard error, as papers on KID report it.
-
-    The subsets overlap, so the error says what another draw of subsets would change, not what other photographs would:
-    for that there is `kernel_interval`.
-
-    Args:
-        size: photographs of each subset, at most as many as there are.
-    """
-    a, b = _checked(a_NF, b_NF)
-    size = min(size, len(a), len(b))
-    if size < 2 or subsets < 2:
-        raise ValueError(f"size {size}, subsets {subsets}: must be two at least")
-    random = np.random.default_rng(seed)
-    found = [
-        kernel(a[random.permutation(len(a))[:size]], b[random.permutation(len(b))[:size]], degree)
-        for _ in range(subsets)
-    ]
-    return float(np.mean(found)), float(np.std(found, ddof=1) / math.sqrt(subsets))
-
-
 def frechet_interval(a_NF: ArrayLike, b_NF: ArrayLike, seed: int, n_resamples: int = 200) -> Estimate:
     """`frechet` with a bootstrap interval, both sets resampled.
 
@@ -91,7 +69,8 @@ def kernel_interval(a_NF: ArrayLike, b_NF: ArrayLike, seed: int, degree: int = 3
 
 @dataclass(frozen=True)
 class Spread:
-    """A distance over draws of the photographs: its mean, and the smallest and largest."""
+    """A distance over draws of the photographs: its mean, and the smallest and largest. These are a range, no interval:
+    draws overlap."""
 
     mean: float
     low: float
@@ -108,48 +87,48 @@ class Beside:
 
     generated: Spread
     floor: Spread
+    estimate: Estimate  # generated.mean, with a bootstrap interval of one half of the photographs
+    floor_estimate: Estimate
     size: int  # photographs in each set
     draws: int
 
 
-def floor(
-    real_NF: ArrayLike, seed: int, distance: Distance = frechet, size: int | None = None, draws: int = 10
-) -> Spread:
-    """What two disjoint draws of the real photographs show: no generator can be expected to lie closer.
-
-    Args:
-        size: photographs in each draw, half of them by default.
-
-    Raises:
-        ValueError: two draws of that size are not to be had.
-    """
-    real = _features("real", real_NF)
-    return Spread.of([distance(a, b) for a, b in _halves(real, size or len(real) // 2, draws, seed)])
+Interval = Callable[[Floats, Floats, int], Estimate]
 
 
 def beside(
-    generated_NF: ArrayLike, real_NF: ArrayLike, seed: int, distance: Distance = frechet, draws: int = 10
+    generated_NF: ArrayLike,
+    real_NF: ArrayLike,
+    seed: int,
+    distance: Distance = frechet,
+    interval: Interval = frechet_interval,
+    draws: int = 10,
 ) -> Beside:
-    """A distance and its floor at the same size, half of the real photographs or all generated ones if these are fewer.
+    """A distance and what two disjoint halves of real photographs show: no generator can be expected to lie closer.
 
-    Each draw splits the real photographs; the one half is compared with the other, and with as many generated ones.
+    Image n was generated like photograph n, of its mask and text. Each draw splits the photographs in halves a and b,
+    and compares real b with real a, and with the images like a: these know as little of b as the photographs of a do.
+
+    Args:
+        interval: of one such comparison; it is that of the first draw, moved to the mean over the draws.
+
+    Raises:
+        ValueError: as many images as photographs are needed, and four of them at least.
     """
     generated, real = _checked(generated_NF, real_NF)
-    size, random = min(len(real) // 2, len(generated)), np.random.default_rng([seed, 1])
-    found, between = [], []
-    for a, b in _halves(real, size, draws, seed):
-        between.append(distance(a, b))
-        found.append(distance(generated[random.permutation(len(generated))[:size]], b))
-    return Beside(Spread.of(found), Spread.of(between), size, draws)
-
-
-def _halves(real: Floats, size: int, draws: int, seed: int) -> Iterator[tuple[Floats, Floats]]:
-    if not 2 <= size <= len(real) // 2:
-        raise ValueError(f"size: {size}; must be 2 to {len(real) // 2}, half of the real photographs")
-    random = np.random.default_rng(seed)
-    for _ in range(draws):
-        rows = random.permutation(len(real))
-        yield real[rows[:size]], real[rows[size : 2 * size]]
+    size, random = len(real) // 2, np.random.default_rng(seed)
+    if len(generated) != len(real) or size < 2:
+        raise ValueError(f"photographs: {len(generated)} generated like {len(real)}; must be as many, four at least")
+    halves = [(rows[:size], rows[size : 2 * size]) for rows in (random.permutation(len(real)) for _ in range(draws))]
+    spreads, estimates = [], []
+    for like in (generated, real):
+        spread = Spread.of([distance(like[a], real[b]) for a, b in halves])
+        one = interval(like[halves[0][0]], real[halves[0][1]], seed)
+        gap, least = spread.mean - one.value, 0.0 if distance is frechet else -math.inf
+        spreads.append(spread)
+        low, method = max(one.low + gap, least), f"{one.method} of one half"  # NaN stays
+        estimates.append(replace(one, value=spread.mean, low=low, high=one.high + gap, method=method))
+    return Beside(*spreads, *estimates, size, draws)
 
 
 def _frechet(a: Floats, b: Floats, w_a: Floats, w_b: Floats) -> float:
@@ -181,7 +160,8 @@ class _Kernel:
 
     def __call__(self, u_BN: Floats, v_BN: Floats) -> Floats:
         def mean(w: Floats, within: Floats) -> Floats:
-            return ((w @ within) * w).sum(axis=1) / (w.sum(axis=1) ** 2 - (w**2).sum(axis=1))
+            with np.errstate(invalid="ignore"):  # a resample of one photograph alone has no pair: NaN
+                return ((w @ within) * w).sum(axis=1) / (w.sum(axis=1) ** 2 - (w**2).sum(axis=1))
 
         across = ((u_BN @ self.between) * v_BN).sum(axis=1) / (u_BN.sum(axis=1) * v_BN.sum(axis=1))
         found: Floats = mean(u_BN, self.within_a) + mean(v_BN, self.within_b) - 2 * across

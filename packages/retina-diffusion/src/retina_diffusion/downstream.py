@@ -38,8 +38,9 @@ class Comparison:
     """One metric. Values are means over the seeds.
 
     Intervals put two sources of chance together, as the root of the sum of squares: other test photographs, by a
-    bootstrap that resamples them jointly for all seeds and both ways to train, and other seeds, by Student's t of the
-    seeds' values. The second is wide with three seeds, and rightly so.
+    bootstrap that resamples them jointly for all seeds and both ways to train, and other seeds (of the training, and of
+    the generated photographs), by Student's t of the seeds' values. The second is wide with three seeds, and rightly
+    so.
     """
 
     real: Estimate  # trained on real photographs only
@@ -58,8 +59,7 @@ class Gain:
 def gain(
     real: torch.Tensor,
     grades: torch.Tensor,
-    synthetic: torch.Tensor,
-    synthetic_grades: torch.Tensor,
+    synthetic: Sequence[tuple[torch.Tensor, torch.Tensor]],
     test: torch.Tensor,
     test_grades: torch.Tensor,
     groups: ArrayLike | None = None,
@@ -73,7 +73,9 @@ def gain(
     """What generated photographs add to real ones.
 
     Args:
-        grades, synthetic_grades, test_grades: (N,) integers in 0..classes-1.
+        grades, test_grades: (N,) integers in 0..classes-1.
+        synthetic: generated photographs and their grades, a set for each seed: then the spread over seeds is also that
+            of what the generator happens to draw.
         groups: (N,) sources of the test photographs (patients), if some share one.
         seeds: of the trainings, three at least: one more or less may make or undo a gain.
         share: of the generated photographs in each batch of the second way to train.
@@ -83,17 +85,20 @@ def gain(
     """
     if len(set(seeds)) < 3:
         raise ValueError(f"seeds: {list(seeds)}; give three different ones at least, a single training proves nothing")
+    if len(synthetic) != len(seeds):
+        raise ValueError(f"synthetic: {len(synthetic)} sets for {len(seeds)} seeds; give one for each")
     made = round(share * batch)
     if not 0 < made < batch:
         raise ValueError(f"share: {share} of a batch of {batch} leaves no real or no generated photograph")
-    for name, images, marks in (("real", real, grades), ("synthetic", synthetic, synthetic_grades)):
+    for name, images, marks in (("real", real, grades), ("test", test, test_grades)):
         _check(name, images, marks, classes)
-    _check("test", test, test_grades, classes)
+    for images, marks in synthetic:
+        _check("synthetic", images, marks, classes)
     answers: dict[str, list[Indices]] = {"real": [], "both": []}
-    for seed in seeds:
+    for seed, drawn in zip(seeds, synthetic, strict=True):
         for way, parts in (
             ("real", [(real, grades, batch)]),
-            ("both", [(real, grades, batch - made), (synthetic, synthetic_grades, made)]),
+            ("both", [(real, grades, batch - made), (*drawn, made)]),
         ):
             answers[way].append(grade(trained(parts, seed, steps, classes), test))
     first, second = (np.stack(answers[way]) for way in ("real", "both"))

@@ -14,7 +14,7 @@ Shapes: N images, M channels, H x W pixels, K bins of scores, B bootstrap resamp
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,7 +23,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from shared_core.intervals import Estimate, Floats, Ratio, Resamples, undefined
 
-Statistic = Callable[[Floats], Floats]  # of weights (B, N)
 TRUTH = 0.15
 UNSEARCHED = undefined("no image was searched for this class")
 BINS = 256  # of scores: every bin holds no more than one in 256 of a class's pixels, so that curves keep their shape
@@ -41,14 +40,6 @@ class Score:
     dice: Estimate
     average_precision: Estimate  # its chance level is `prevalence`
     prevalence: float  # the share of pixels that belong to the class
-
-
-@dataclass(frozen=True)
-class Change:
-    """Of one class, the second set less the first."""
-
-    dice: Estimate
-    average_precision: Estimate
 
 
 def fidelity(
@@ -74,42 +65,14 @@ def fidelity(
         ValueError: shapes that do not belong together.
     """
     found = []
-    for rows, seen in _by_class((probabilities_NMHW,), coverage_NMHW, known_NM, thresholds_M):
-        if not seen:
+    for rows, one in _by_class(probabilities_NMHW, coverage_NMHW, known_NM, thresholds_M):
+        if one is None:
             found.append(Score(UNSEARCHED, UNSEARCHED, math.nan))
             continue
-        (one,) = seen
         resamples = Resamples(len(rows), n_resamples, seed, None if groups is None else np.asarray(groups)[rows], unit)
         dice = resamples.estimate(one.dice)
-        area = _moved(resamples.estimate(one.binned), one.average_precision())
+        area = moved(resamples.estimate(one.binned), one.average_precision())
         found.append(Score(_bounded(dice), _bounded(area), float(one.positives_N.sum() / one.pixels)))
-    return tuple(found)
-
-
-def change(
-    first_NMHW: torch.Tensor,
-    second_NMHW: torch.Tensor,
-    coverage_NMHW: torch.Tensor,
-    known_NM: torch.Tensor,
-    thresholds_M: torch.Tensor,
-    seed: int,
-    groups: ArrayLike | None = None,
-    unit: str = "masks",
-    n_resamples: int = 1000,
-) -> tuple[Change, ...]:
-    """How much better the second set of probabilities meets the same masks: one change per channel.
-
-    Image n of both sets belongs to mask n, so the bootstrap is paired. Other arguments and errors: `fidelity`.
-    """
-    found = []
-    for rows, seen in _by_class((first_NMHW, second_NMHW), coverage_NMHW, known_NM, thresholds_M):
-        if not seen:
-            found.append(Change(UNSEARCHED, UNSEARCHED))
-            continue
-        a, b = seen
-        resamples = Resamples(len(rows), n_resamples, seed, None if groups is None else np.asarray(groups)[rows], unit)
-        dice, area = (resamples.estimate(_less(*parts)) for parts in ((b.dice, a.dice), (b.binned, a.binned)))
-        found.append(Change(dice, _moved(area, b.average_precision() - a.average_precision())))
     return tuple(found)
 
 
@@ -120,27 +83,25 @@ def thresholds(probabilities_NMHW: torch.Tensor, coverage_NMHW: torch.Tensor, kn
     """
     half_M = torch.full((coverage_NMHW.shape[1],), 0.5)
     best_M = half_M.clone()
-    for m, (_, seen) in enumerate(_by_class((probabilities_NMHW,), coverage_NMHW, known_NM, half_M)):
-        if seen and seen[0].positives_N.any():
-            best_M[m] = seen[0].best_threshold()
+    for m, (_, seen) in enumerate(_by_class(probabilities_NMHW, coverage_NMHW, known_NM, half_M)):
+        if seen is not None and seen.positives_N.any():
+            best_M[m] = seen.best_threshold()
     return best_M.to(probabilities_NMHW)
 
 
 def _by_class(
-    sets: tuple[torch.Tensor, ...], coverage_NMHW: torch.Tensor, known_NM: torch.Tensor, thresholds_M: torch.Tensor
-) -> Iterator[tuple[NDArray[np.int64], tuple[Seen, ...]]]:
-    """Class by class: the images that were searched for it, and what each set of probabilities shows on these."""
-    for p in sets:
-        if p.shape != coverage_NMHW.shape:
-            raise ValueError(f"probabilities {tuple(p.shape)}, masks {tuple(coverage_NMHW.shape)}: must be the same")
+    p_NMHW: torch.Tensor, coverage_NMHW: torch.Tensor, known_NM: torch.Tensor, thresholds_M: torch.Tensor
+) -> Iterator[tuple[NDArray[np.int64], Seen | None]]:
+    """Class by class: the images that were searched for it, and what the probabilities show on these, if any."""
+    if p_NMHW.shape != coverage_NMHW.shape:
+        raise ValueError(f"probabilities {tuple(p_NMHW.shape)}, masks {tuple(coverage_NMHW.shape)}: must be the same")
     if known_NM.shape != coverage_NMHW.shape[:2] or thresholds_M.shape != coverage_NMHW.shape[1:2]:
         shapes = f"known {tuple(known_NM.shape)}, thresholds {tuple(thresholds_M.shape)}"
         raise ValueError(f"{shapes}: must be (N, M) and (M,) of the masks {tuple(coverage_NMHW.shape)}")
     for m, threshold in enumerate(thresholds_M.tolist()):
-        rows = known_NM[:, m].nonzero().flatten()
-        there = truth(coverage_NMHW[rows.to(coverage_NMHW.device), m])
-        seen = tuple(Seen(p[rows.to(p.device), m], there.to(p.device), threshold) for p in sets) if len(rows) else ()
-        yield rows.cpu().numpy(), seen
+        rows = known_NM[:, m].nonzero().flatten().cpu()
+        seen = looked_at(p_NMHW[rows, m], coverage_NMHW[rows, m], threshold) if len(rows) else None
+        yield rows.numpy(), seen
 
 
 def looked_at(p_NHW: torch.Tensor, coverage_NHW: torch.Tensor, threshold: float) -> Seen:
@@ -200,11 +161,7 @@ class Seen:
         return float(self.edges_K.flip(0)[int(dice_K[:-1].argmax())])
 
 
-def _less(metric: Statistic, other: Statistic) -> Statistic:
-    return lambda w_BN: metric(w_BN) - other(w_BN)
-
-
-def _moved(binned: Estimate, value: float) -> Estimate:
+def moved(binned: Estimate, value: float) -> Estimate:
     """The exact value with the interval of the binned one."""
     gap = value - binned.value
     return replace(binned, value=binned.value + gap, low=binned.low + gap, high=binned.high + gap)

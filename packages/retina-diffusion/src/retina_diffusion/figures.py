@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from retina_diffusion import drawings
-from retina_diffusion.judged import Real
+from retina_diffusion.judged import Real, bytes_of
 from retina_diffusion.memorisation import Memorisation
 from shared_core import figures
 
@@ -19,7 +19,10 @@ EXAMPLES, IMAGES, PAIRS = 5, 2, 5
 
 
 def samples(masked: Real, drawn: torch.Tensor, seen: torch.Tensor, each: int, split: str, folder: Path) -> Path:
-    """Of some masks with many classes: their photograph, images, and what the segmenter sees in the first of these."""
+    """Of some masks with many classes: their photograph, images, and what the segmenter sees in the first of these.
+
+    `drawn`: (N R, 3, H, W) bytes.
+    """
     order = sorted(range(len(masked.rows)), key=lambda row: -len(masked.rows[row]["present"]))
     rows = order[: max(1, len(order) // 2)][:: max(1, len(order) // 2 // EXAMPLES)][:EXAMPLES]
     columns = []
@@ -28,8 +31,8 @@ def samples(masked: Real, drawn: torch.Tensor, seen: torch.Tensor, each: int, sp
         first = row * each
         columns.append(
             [
-                ("masks", drawings.coloured(masked.mask[row : row + 1], known)[0]),
-                ("photograph", masked.image[row]),
+                ("masks", drawings.coloured(masked.covered[row : row + 1] / 255, known)[0]),
+                ("photograph", masked.pixels[row]),
                 *((f"image {k + 1}", drawn[first + k]) for k in range(min(IMAGES, each))),
                 ("seen in image 1", drawings.coloured(seen[first : first + 1], known)[0]),
             ]
@@ -46,22 +49,22 @@ def samples(masked: Real, drawn: torch.Tensor, seen: torch.Tensor, each: int, sp
     )
 
 
-def closest(found: Memorisation, drawn: torch.Tensor, training: torch.Tensor, split: str, folder: Path) -> Path:
-    """The images that are most like a training photograph, above it."""
+def closest(found: Memorisation, drawn: torch.Tensor, training: torch.Tensor, path: Path, of: str) -> Path:
+    """The images that are most like a training photograph, above it; both are bytes. `of`: what images these are."""
     rows = [int(row) for row in found.closest[:PAIRS]]
     above = [(f"image: {found.nearest.ratio[row]:.2f}", drawn[row]) for row in rows]
     below = [("nearest", training[int(found.nearest.index[row])]) for row in rows]
     return figures.image_grid(
         [_picture(image) for _, image in above + below],
         [name for name, _ in above + below],
-        folder / f"{split}_closest.png",
+        path,
         columns=len(rows),
-        title="The images nearest to a training photograph",
+        title=f"The images nearest to a training photograph, of {of}",
         caption="Below each the training photograph. The number is the ratio of the distances to it and to the next "
         f"ones: 0 for a copy. Below {found.limit:.2f}, as 1 % of other real photographs are, it counts as memorised.",
     )
 
 
 def _picture(image: torch.Tensor) -> np.ndarray:
-    """(H, W, 3) uint8 of (3, H, W) in [-1, 1]."""
-    return ((image.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    """(H, W, 3) uint8 of (3, H, W), bytes or in [-1, 1]."""
+    return (image if image.dtype == torch.uint8 else bytes_of(image)).permute(1, 2, 0).numpy()

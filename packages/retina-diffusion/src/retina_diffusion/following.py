@@ -2,25 +2,25 @@
 
 A segmenter that has learned from real photographs looks for each class in the generated images of a mask. What it finds
 is compared with that mask; with what it finds in the real photograph of that mask, which is the best that can be asked;
-and with the mask of another photograph, which is what chance and the anatomy that all eyes share would give.
+and with the mask of another photograph, which is what chance and the anatomy that all eyes share would give. A class is
+judged in the images whose masks were searched for it.
 
-Shapes: N generated images, M channels, H x W pixels, B bootstrap resamples.
+Shapes: N generated images of P masks, M channels, H x W pixels, B bootstrap resamples.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from retina_diffusion.fidelity import Seen, looked_at
+from retina_diffusion.fidelity import Seen, looked_at, moved
 from shared_core.intervals import Estimate, Floats, Resamples
-
-Statistic = Callable[[Floats], Floats]
 
 
 class Of(NamedTuple):
@@ -43,69 +43,78 @@ class Following:
 
 def follow(
     generated_NMHW: torch.Tensor,
-    real_NMHW: torch.Tensor,
-    coverage_NMHW: torch.Tensor,
+    real_PMHW: torch.Tensor,
+    coverage_PMHW: torch.Tensor,
+    known_PM: torch.Tensor,
     mask_N: NDArray[np.int64],
     thresholds_M: torch.Tensor,
     seed: int,
     n_resamples: int = 1000,
 ) -> Following:
-    """Judge images whose masks are all known.
+    """Judge images of masks.
 
     Args:
         generated_NMHW: what the segmenter sees in each image, as probabilities of the judged classes.
-        real_NMHW: what it sees in the real photograph of each image's mask.
-        coverage_NMHW: the masks.
-        mask_N: the number of each image's mask; images of one mask stay together in the bootstrap.
+        real_PMHW: what it sees in the real photograph of each mask.
+        coverage_PMHW: the masks.
+        known_PM: what is False is left out, mask by mask and class by class.
+        mask_N: each image's mask, in 0..P-1; images of one mask stay together in the bootstrap.
         thresholds_M: a pixel counts as found from this probability on.
 
-    Raises ValueError for fewer than two masks, among which none could be taken for another.
+    Raises ValueError for a class that is known in fewer than two masks, of which none could be taken for another.
     """
-    masks = np.unique(mask_N)
-    if len(masks) < 2:
-        raise ValueError(f"masks: {len(masks)}; two at least, so that one can be held against the other")
-    other = torch.from_numpy(_others(mask_N, seed))
-    right, real, wrong = (
-        [looked_at(p[:, m], coverage[:, m], float(thresholds_M[m])) for m in range(coverage_NMHW.shape[1])]
-        for p, coverage in (
-            (generated_NMHW, coverage_NMHW),
-            (real_NMHW, coverage_NMHW),
-            (generated_NMHW, coverage_NMHW[other]),
-        )
-    )
+    right, real, wrong = [], [], []
+    for m, threshold in enumerate(thresholds_M.tolist()):
+        rows = np.flatnonzero(known_PM[:, m].cpu().numpy()[mask_N])
+        own = mask_N[rows]
+        if len(masks := np.unique(own)) < 2:
+            raise ValueError(f"masks: {len(masks)} of class {m}; two at least, so that one can be taken for the other")
+        of_drawn, other = generated_NMHW[rows, m], own[others(own, seed)]
+        right.append(_Class(rows, looked_at(of_drawn, coverage_PMHW[own, m], threshold)))
+        real.append(_Class(rows, looked_at(real_PMHW[own, m], coverage_PMHW[own, m], threshold)))
+        wrong.append(_Class(rows, looked_at(of_drawn, coverage_PMHW[other, m], threshold)))
     resamples = Resamples(len(mask_N), n_resamples, seed, mask_N, "masks")
 
-    def estimate(make: Callable[[Callable[[list[Seen]], Statistic]], Statistic]) -> Of:
-        return Of(resamples.estimate(make(_mean_dice)), resamples.estimate(make(_mean_precision)))
+    def of(combine: Callable[..., Floats], *kinds: list[_Class]) -> Of:
+        """A function of the means of some kinds of images, of Dice and of average precision."""
+        dice = resamples.estimate(lambda w_BN: combine(*(_mean([one.dice(w_BN) for one in kind]) for kind in kinds)))
+        binned = resamples.estimate(lambda w_BN: combine(*(_mean([one.area(w_BN) for one in kind]) for kind in kinds)))
+        exact = combine(*(_mean([one.seen.average_precision() for one in kind]) for kind in kinds))
+        return Of(dice, moved(binned, float(exact)))
 
     return Following(
-        generated=estimate(lambda mean: mean(right)),
-        real=estimate(lambda mean: mean(real)),
-        shuffled=estimate(lambda mean: mean(wrong)),
-        share=estimate(lambda mean: _ratio(mean(right), mean(real))),
-        gain=estimate(lambda mean: _less(mean(right), mean(wrong))),
+        generated=of(lambda a: a, right),
+        real=of(lambda a: a, real),
+        shuffled=of(lambda a: a, wrong),
+        share=of(lambda a, b: a / b, right, real),
+        gain=of(lambda a, b: a - b, right, wrong),
     )
 
 
-def _others(mask_N: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+class _Class(NamedTuple):
+    """One class in the images that were searched for it."""
+
+    rows: NDArray[np.int64]
+    seen: Seen
+
+    def dice(self, w_BN: Floats) -> Floats:
+        return self.seen.dice(w_BN[:, self.rows])
+
+    def area(self, w_BN: Floats) -> Floats:
+        return self.seen.binned(w_BN[:, self.rows])
+
+
+def _mean(classes: Sequence[ArrayLike]) -> Floats:
+    """Over the classes; those that a resample does not show have no say."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a resample that shows none is NaN
+        found: Floats = np.nanmean(np.asarray(classes), axis=0)
+    return found
+
+
+def others(mask_N: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
     """(N,) for each image the first image of another mask: masks change places in a circle, in random order."""
     masks = np.random.default_rng(seed).permutation(np.unique(mask_N))
     first = {int(mask): int(np.flatnonzero(mask_N == mask)[0]) for mask in masks}
     follower = {int(mask): int(masks[(k + 1) % len(masks)]) for k, mask in enumerate(masks)}
     return np.array([first[follower[int(mask)]] for mask in mask_N])
-
-
-def _mean_dice(classes: list[Seen]) -> Statistic:
-    return lambda w_BN: np.nanmean([one.dice(w_BN) for one in classes], axis=0)
-
-
-def _mean_precision(classes: list[Seen]) -> Statistic:
-    return lambda w_BN: np.nanmean([one.binned(w_BN) for one in classes], axis=0)
-
-
-def _ratio(a: Statistic, b: Statistic) -> Statistic:
-    return lambda w_BN: a(w_BN) / b(w_BN)
-
-
-def _less(a: Statistic, b: Statistic) -> Statistic:
-    return lambda w_BN: a(w_BN) - b(w_BN)

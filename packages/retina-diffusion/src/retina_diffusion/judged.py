@@ -1,20 +1,26 @@
 """What an evaluation looks at: real photographs, and the images that the model draws of their masks and texts.
 
-Shapes: N photographs or images, M channels, H x W pixels, R images of each mask.
+All are kept as bytes at the size that they are judged at (`evaluation.size`), and become light a part at a time.
+Photographs of other aspect ratios are fitted into the square with black around them, real and generated ones alike.
+
+Shapes: N photographs or images, M channels, S x S pixels as judged, R images of each mask.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional as F
 
 from retina_diffusion import photographs
 from retina_diffusion.store import Store
+
+AT_A_TIME = 64
 
 
 @dataclass(frozen=True)
@@ -22,24 +28,35 @@ class Real:
     """Photographs of one size."""
 
     rows: list[dict[str, Any]]
-    image: torch.Tensor  # (N, 3, H, W) in [-1, 1]
-    mask: torch.Tensor  # (N, M, H, W) covered shares
+    pixels: torch.Tensor  # (N, 3, S, S) uint8
+    covered: torch.Tensor  # (N, M, S, S) uint8, in 255ths
     known: torch.Tensor  # (N, M)
 
     @classmethod
     def load(cls, store: Store, rows: Sequence[dict[str, Any]], size: int) -> Real:
-        """Photographs of a prepared set; those of other aspect ratios are squeezed into squares."""
-        images, masks = [], []
-        for row in rows:
+        """Photographs of a prepared set, read one at a time."""
+        pixels = torch.empty(len(rows), 3, size, size, dtype=torch.uint8)
+        covered, known = [], []
+        for number, row in enumerate(rows):
             image, mask = store.read(*row["place"])
-            images.append(_square(image.float() / 127.5 - 1, size))
-            masks.append(_square(mask.float() / 255, size))
-        known = torch.stack([photographs.known_of(row) for row in rows])
-        return cls(list(rows), torch.stack(images), torch.stack(masks), known)
+            pixels[number] = fitted(image, size)
+            covered.append(fitted(mask, size))
+            known.append(photographs.known_of(row))
+        return cls(list(rows), pixels, torch.stack(covered), torch.stack(known))
 
     def take(self, rows: Sequence[int] | NDArray[np.int64]) -> Real:
         index = torch.as_tensor(np.asarray(rows), dtype=torch.long)
-        return Real([self.rows[int(i)] for i in index], self.image[index], self.mask[index], self.known[index])
+        return Real([self.rows[int(i)] for i in index], self.pixels[index], self.covered[index], self.known[index])
+
+    @property
+    def image(self) -> torch.Tensor:
+        """(N, 3, S, S) in [-1, 1]."""
+        return light(self.pixels)
+
+    @property
+    def mask(self) -> torch.Tensor:
+        """(N, M, S, S) covered shares."""
+        return self.covered.float() / 255
 
     @property
     def masked(self) -> NDArray[np.int64]:
@@ -57,7 +74,27 @@ class Real:
         return torch.tensor([row["grade"] for row in self.rows])
 
 
-def _square(x: torch.Tensor, size: int) -> torch.Tensor:
+def light(pixels: torch.Tensor) -> torch.Tensor:
+    """In [-1, 1], of bytes."""
+    return pixels.float() / 127.5 - 1
+
+
+def bytes_of(image: torch.Tensor) -> torch.Tensor:
+    """The inverse of `light`, rounded; on the CPU."""
+    return ((image.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu()
+
+
+@torch.no_grad()
+def each(look: Callable[[torch.Tensor], torch.Tensor], pixels: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """What a function of images (., 3, S, S) in [-1, 1] makes of all, a part at a time; on the CPU."""
+    return torch.cat([look(light(part.to(device))).cpu() for part in pixels.split(AT_A_TIME)])
+
+
+def fitted(x: torch.Tensor, size: int) -> torch.Tensor:
+    """(., H, W) bytes as (., size, size): the longer side fills it, the rest stays 0."""
     if x.shape[-2:] == (size, size):
         return x
-    return torch.nn.functional.interpolate(x[None], (size, size), mode="area")[0]
+    height, width = (max(1, round(size * side / max(x.shape[-2:]))) for side in x.shape[-2:])
+    scaled = F.interpolate(x[None].float(), (height, width), mode="area")[0].round().to(torch.uint8)
+    top, left = (size - height) // 2, (size - width) // 2
+    return F.pad(scaled, (left, size - width - left, top, size - height - top))

@@ -102,8 +102,9 @@ def segmenter(run: RunDir, config: Config, train_: Real, val: Real, device: torc
 
     Raises UserError where no training photograph has masks.
     """
-    made_of = {"data": train.Material.load(config).fingerprint, "split": config.split.model_dump_json()}
+    made_of: dict[str, Any] = {"data": train.Material.load(config).fingerprint, "split": config.split.model_dump_json()}
     made_of |= {"ratio": config.data.sample_ratio, "steps": config.evaluation.segmenter_steps, "seed": config.seed}
+    made_of["size"] = train_.pixels.shape[-1]
     mark, path = json.dumps(made_of, sort_keys=True), run.evaluation / SEGMENTER
     if path.is_file():
         with contextlib.suppress(UserError):

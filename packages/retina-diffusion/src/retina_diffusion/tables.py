@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from retina_diffusion.channels import CHANNELS, WORDS
-from retina_diffusion.distances import Beside
+from retina_diffusion.distances import Beside, Spread
 from retina_diffusion.downstream import Gain
 from retina_diffusion.fidelity import Score
 from retina_diffusion.following import Following, Of
@@ -62,11 +62,15 @@ def by_class(scores: Mapping[str, Sequence[Score]], classes: Sequence[str]) -> R
 
 def distances(found: Mapping[str, Beside]) -> Rows:
     """Generated against real, and real against real at the same size."""
+
+    def over(spread: Spread) -> str:
+        return f"{spread.mean:.4g} (range {spread.low:.4g}..{spread.high:.4g})"
+
     return [
         {
             "distance": name,
-            "generated against real": f"{one.generated.mean:.4g} ({one.generated.low:.4g}..{one.generated.high:.4g})",
-            "real against real": f"{one.floor.mean:.4g} ({one.floor.low:.4g}..{one.floor.high:.4g})",
+            "generated against real": over(one.generated),
+            "real against real": over(one.floor),
             "images on each side": one.size,
             "draws": one.draws,
         }

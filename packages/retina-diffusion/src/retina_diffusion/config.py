@@ -99,7 +99,9 @@ class PredictOptions(RunOptions):
         None,
         description="a source of photographs with masks instead, as data.source takes it (only masks and texts count)",
     )
-    count: int | None = Field(None, ge=1, description="how many images; default: per_mask for each photograph")
+    count: int | None = Field(
+        None, ge=1, description="how many images; default: per_mask for each photograph, of a split at most 60"
+    )
     per_mask: int = Field(1, ge=1, description="images for the masks of each photograph")
     balance: Literal["none", "grade", "lesion"] = Field(
         "none", description="as many images of every grade, or with every kind of lesion and without any"

@@ -30,6 +30,7 @@ from shared_core.runtime import Runtime
 
 SETTINGS, LIST, SHEET = "settings.json", "photographs.jsonl", "sheet.png"
 SHOWN = 10  # images on the sheet
+FEW = 60  # images of a split, where nobody says how many
 
 
 class Asked(NamedTuple):
@@ -48,7 +49,9 @@ def run(app: App, config: Config, options: PredictOptions) -> int:
         raise UserError("predict: runs in one process; start it without a launcher")
     who = subject.find(app, config, options, runtime)
     asked = _asked(who, options)
-    wanted = orders(asked.rows, options.count, options.per_mask, options.balance, who.config.seed)
+    every = options.per_mask * len(asked.rows)
+    count = options.count or (every if options.input else min(every, FEW))
+    wanted = orders(asked.rows, count, options.per_mask, options.balance, who.config.seed)
     out = options.out or who.run.predictions / (options.input.stem if options.input else options.split)
     _settle(out, _settings(who, options, asked.fingerprint))
     left = [order for order in wanted if not (out / "metadata" / f"{_name(order)}.json").is_file()]

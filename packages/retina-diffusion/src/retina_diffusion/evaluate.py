@@ -14,7 +14,7 @@ from retina_diffusion.frozen import Source
 from retina_diffusion.judged import Real
 from retina_diffusion.measures import Measures
 from retina_diffusion.train import Material
-from shared_core import report
+from shared_core import records, report
 from shared_core.cli import App
 from shared_core.errors import UserError
 from shared_core.runtime import Runtime
@@ -57,10 +57,10 @@ def run(app: App, config: Config, options: EvaluateOptions) -> int:
     others = [part for name, part in parts.items() if name != "train"]
     found.add_copies(train, others, [(masked, of_masks), (some, of_some)], (known, of_known))
     found.add_likeness(masked, of_masks)
-    found.write()
+    records.write_evaluation(who.run, options.split, found.about)
     if options.downstream:
         found.add_gain(train.take(train.graded), real.take(real.graded), draw)
-        found.write()
+        records.write_evaluation(who.run, options.split, found.about)
     print(report.write([who.run.path], headline=app.headline))
     return 0
 

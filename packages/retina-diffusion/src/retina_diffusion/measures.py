@@ -30,7 +30,6 @@ from retina_diffusion.memorisation import Memory
 from retina_diffusion.orders import orders
 from retina_diffusion.segmenter import Segmenter
 from retina_diffusion.subject import Trained
-from shared_core import records
 from shared_core.intervals import proportion
 from shared_core.progress import message
 from shared_core.seeds import derive
@@ -69,10 +68,6 @@ class Measures:
         self.who, self.split = who, split
         self.about: dict[str, Any] = {"checkpoint": who.checkpoint, "headline": headline, "n": 0, "metrics": {}}
         self.about |= {"baselines": {}, "tables": {}, "figures": [], "notes": []}
-
-    def write(self) -> None:
-        """Keep what there is so far."""
-        records.write_evaluation(self.who.run, self.split, self.about)
 
     def add_following(
         self, judge: Segmenter, masked: Real, images: torch.Tensor, classes: Sequence[Channel], trained_on: int

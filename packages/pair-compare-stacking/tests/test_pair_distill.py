@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from command_line import error
 
 from pair_compare_stacking import ensemble, losses, saved, stackers, subject, teacher, train
 from pair_compare_stacking.__main__ import main
@@ -101,11 +102,6 @@ def newest(folder: Path, *parts: str, which: Any = "auto") -> dict[str, torch.Te
 
 def everything(folder: Path) -> dict[str, str]:
     return {str(path): files.sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
-def error(capsys: pytest.CaptureFixture[str]) -> str:
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
-    return line
 
 
 @pytest.fixture(scope="module")

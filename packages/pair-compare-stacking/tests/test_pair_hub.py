@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from command_line import error
 from hub_runs import REPO
 from hub_server import Hub
 from matplotlib.figure import Figure
@@ -84,11 +85,6 @@ def elsewhere(home: Path, folder: Path, verb: str, *flags: str) -> int:
 
 def of_run(folder: Path, *parts: str) -> Path:
     return folder.joinpath("runs", "pair-compare-stacking", *parts)
-
-
-def error(capsys: pytest.CaptureFixture[str]) -> str:
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
-    return line
 
 
 def answers(home: Path, path: Path, model: str | None = None) -> tuple[subject.Answers, frozenset[str]]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from command_line import error
 
 from pair_compare_stacking import saved, stages, subject
 from pair_compare_stacking.__main__ import APP, main
@@ -80,11 +81,6 @@ def test_saved_model_knows_what_it_was_trained_on(home: Path) -> None:
     known = saved.trained_on(of_run(home, "several", "models", "plain"))
     pool = files.read_npz(home / "data/pair-compare-stacking/digits-disjoint/pool.npz", ("ids",))["ids"]
     assert known == {str(name) for name in pool}
-
-
-def error(capsys: pytest.CaptureFixture[str]) -> str:
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
-    return line
 
 
 def test_other_configuration_than_the_weights_have_is_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from command_line import error
 
 from pair_compare_stacking import ensemble, folds, pairfile, saved, stack, train
 from pair_compare_stacking.__main__ import main
@@ -80,11 +81,6 @@ def train_file(folder: Path) -> Path:
 
 def without(home: Path, name: str, fold: int) -> Path:
     return of_run(home, "small-stage2", saved.FOLDS, f"{name}.fold{fold}")
-
-
-def error(capsys: pytest.CaptureFixture[str]) -> str:
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
-    return line
 
 
 def test_every_model_once_with_all_and_once_without_each_fold(home: Path) -> None:

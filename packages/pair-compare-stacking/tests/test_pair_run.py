@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from command_line import error
 
 from pair_compare_stacking import model, pairfile, train
 from pair_compare_stacking.__main__ import main
@@ -40,11 +41,6 @@ def of_run(folder: Path, *parts: str) -> Path:
 
 def prepared(folder: Path) -> Path:
     return folder / "data" / "pair-compare-stacking" / "digits-disjoint"
-
-
-def error(capsys: pytest.CaptureFixture[str]) -> str:
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
-    return line
 
 
 def test_evaluation_has_every_metric_with_its_interval(home: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from command_line import error
 
 from pair_compare_stacking import ensemble, pairfile, saved, stack, stackers, tables, train
 from pair_compare_stacking.__main__ import main
@@ -48,11 +49,6 @@ def run(folder: Path, verb: str, *flags: str) -> int:
 
 def of_run(folder: Path, *parts: str) -> Path:
     return folder.joinpath("runs", "pair-compare-stacking", *parts)
-
-
-def error(capsys: pytest.CaptureFixture[str]) -> str:
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
-    return line
 
 
 def test_all_stages_leave_an_ensemble(home: Path) -> None:

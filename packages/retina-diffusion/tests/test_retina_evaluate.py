@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from command_line import error
 from torch.nn import functional as F
 
 from retina_diffusion import drawn, evaluate, judged, measures, saved, train
 from retina_diffusion.__main__ import APP, main
+from retina_diffusion.brightness import bytes_of, light
 from retina_diffusion.captions import Vocabulary
 from retina_diffusion.channels import CHANNELS
 from retina_diffusion.config import Config, EvaluateOptions
@@ -48,11 +50,6 @@ def run(folder: Path, verb: str, *flags: str) -> int:
 
 def of_run(folder: Path, *parts: str) -> Path:
     return folder.joinpath("runs", "retina-diffusion", "tiny", *parts)
-
-
-def error(capsys: pytest.CaptureFixture[str]) -> str:
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
-    return line
 
 
 def config_of(folder: Path) -> Config:
@@ -170,7 +167,7 @@ def test_the_judge_learns_from_training_photographs_alone(
     given: dict[str, torch.Tensor] = {}
 
     def watched(images: torch.Tensor, *_: Any, val: tuple[torch.Tensor, ...], **__: Any) -> None:
-        given["train"], given["val"] = judged.bytes_of(images), judged.bytes_of(val[0])
+        given["train"], given["val"] = bytes_of(images), bytes_of(val[0])
         raise UserError("seen")
 
     monkeypatch.setattr(saved.segmentation, "fit", watched)
@@ -196,7 +193,7 @@ def test_the_judge_is_kept_for_the_next_evaluation(home: Path, monkeypatch: pyte
 
     def judge(size: int = SIZE) -> dict[str, torch.Tensor]:
         parts = [Real.load(material.store, material.part(name)[:8], size) for name in ("train", "val")]
-        return saved.segmenter(run_, config, *parts, torch.device("cpu")).state_dict()
+        return saved.segmenter(run_, config, material.fingerprint, *parts, torch.device("cpu")).state_dict()
 
     first, again = judge(), judge()
     assert fitted == [8] and all(torch.equal(first[name], again[name]) for name in first)
@@ -355,11 +352,11 @@ def test_what_is_fitted_keeps_its_shape() -> None:
 
 def test_light_and_bytes_are_inverse() -> None:
     every = torch.arange(256, dtype=torch.uint8)
-    assert torch.equal(judged.bytes_of(judged.light(every)), every)
+    assert torch.equal(bytes_of(light(every)), every)
 
 
 def test_what_is_looked_at_does_not_depend_on_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     every = torch.randint(0, 256, (7, 3, 4, 4), dtype=torch.uint8)
     monkeypatch.setattr(judged, "AT_A_TIME", 3)
     found = judged.each(lambda image: image.mean(dim=(2, 3)), every, torch.device("cpu"))
-    torch.testing.assert_close(found, judged.light(every).mean(dim=(2, 3)))
+    torch.testing.assert_close(found, light(every).mean(dim=(2, 3)))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from command_line import error
 from torch.utils.flop_counter import FlopCounterMode
 
 from retina_diffusion import plan
@@ -24,11 +25,6 @@ def planned(folder: Path, *flags: str) -> dict:
     assert main(["plan", *where, *flags]) == 0
     found: dict = json.loads(out.read_text())
     return found
-
-
-def error(capsys: pytest.CaptureFixture[str]) -> str:
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
-    return line
 
 
 def test_arithmetic_is_that_of_a_real_pass(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from command_line import error
 from PIL import Image
 
 from retina_diffusion import photographs, predict, prepare, sampler, subject, train
@@ -48,11 +49,6 @@ def run(folder: Path, verb: str, *flags: str) -> int:
 
 def of_run(folder: Path, *parts: str, name: str = "tiny") -> Path:
     return folder.joinpath("runs", "retina-diffusion", name, *parts)
-
-
-def error(capsys: pytest.CaptureFixture[str]) -> str:
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
-    return line
 
 
 def config_of(folder: Path) -> Config:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from command_line import error
 
 from shared_core import records
 from shared_core.errors import UserError
@@ -46,11 +47,6 @@ def run(folder: Path, verb: str, *flags: str) -> int:
 
 def of_run(folder: Path, *parts: str) -> Path:
     return folder.joinpath("runs", "timeseries-dualmodal", "tiny", *parts)
-
-
-def error(capsys: pytest.CaptureFixture[str]) -> str:
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
-    return line
 
 
 def trained(folder: Path) -> Trained:

@@ -63,7 +63,7 @@ class RunDir:
             UserError: the folder cannot be written, another process is writing it, or the path is no run.
         """
         if resume in ("auto", "never"):
-            run = cls(_choose(Path(root) / package, name, fresh=resume == "never"))
+            run = cls(choose(Path(root) / package, name, fresh=resume == "never"))
         else:
             run = find(Path(resume))
         new = not run.path.exists()
@@ -172,7 +172,7 @@ def _configured_name(run: Path) -> str | None:
         return None
 
 
-def _choose(parent: Path, name: str, fresh: bool) -> Path:
+def choose(parent: Path, name: str, fresh: bool) -> Path:
     """The folder NAME or NAME-n that an `auto` (or, if `fresh`, a `never`) run writes."""
     matches = series(parent, name)
     if not (parent / name).exists():

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import torch
 
+from retina_diffusion.brightness import bytes_of
 from retina_diffusion.channels import CHANNELS
 
 # of each class, 0 to 1: lesions bright, anatomy faint
@@ -39,4 +40,4 @@ def sheet(rows: Sequence[torch.Tensor]) -> torch.Tensor:
         large = row.float().cpu().repeat_interleave(factor, dim=-1).repeat_interleave(factor, dim=-2)
         lines.append(torch.cat([torch.nn.functional.pad(one, (0, GAP, 0, GAP), value=1.0) for one in large], dim=2))
     picture = torch.cat(lines, dim=1)
-    return ((picture.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).contiguous()
+    return bytes_of(picture).permute(1, 2, 0).contiguous()

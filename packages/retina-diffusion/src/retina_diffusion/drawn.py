@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from retina_diffusion import judged, photographs
+from retina_diffusion.brightness import bytes_of
 from retina_diffusion.photographs import Batch
 from retina_diffusion.store import Store
 from retina_diffusion.subject import Trained
@@ -42,7 +43,7 @@ def draw(who: Trained, store: Store, rows: Sequence[Row], each: int, seed: int, 
                 asked = [_sample(who, store, rows[number // each]) for number in part]
                 images = who.draw(who.condition(asked), part, seed, wanted).x_B
                 for number, image in zip(part, images, strict=True):
-                    found[number] = judged.fitted(judged.bytes_of(image), size)
+                    found[number] = judged.fitted(bytes_of(image), size)
                 done += len(part)
                 bar.update(done)
     return found

@@ -43,7 +43,7 @@ def run(app: App, config: Config, options: EvaluateOptions) -> int:
     some = real.take(evenly(np.arange(len(real.rows)), wanted.most_photographs))
     known = train.take(evenly(np.arange(len(train.rows)), wanted.training_photographs))
     classes, look = judged_classes(config, masked), pretrained(config, runtime.device)
-    judge = saved.segmenter(who.run, config, train, parts["val"], runtime.device)
+    judge = saved.segmenter(who.run, config, material.fingerprint, train, parts["val"], runtime.device)
 
     def draw(like: Real, each: int, purpose: str) -> torch.Tensor:
         return drawn.draw(who, material.store, like.rows, each, derive(config.seed, purpose), size, purpose)

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from retina_diffusion import drawings
-from retina_diffusion.judged import Real, bytes_of
+from retina_diffusion.brightness import bytes_of
+from retina_diffusion.judged import Real
 from retina_diffusion.memorisation import Memorisation
 from shared_core import figures
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from retina_diffusion import photographs
+from retina_diffusion.brightness import light
 from retina_diffusion.store import Store
 
 AT_A_TIME = 64
@@ -72,16 +73,6 @@ class Real:
     def grades(self) -> torch.Tensor:
         """(N,), for photographs that all have one."""
         return torch.tensor([row["grade"] for row in self.rows])
-
-
-def light(pixels: torch.Tensor) -> torch.Tensor:
-    """In [-1, 1], of bytes."""
-    return pixels.float() / 127.5 - 1
-
-
-def bytes_of(image: torch.Tensor) -> torch.Tensor:
-    """The inverse of `light`, rounded; on the CPU."""
-    return ((image.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu()
 
 
 @torch.no_grad()

@@ -43,9 +43,14 @@ def _sum(tensor: torch.Tensor) -> int:
 
 
 class Reader:
-    """Reads single tensors of files, which stay open."""
+    """Reads single tensors of files, which stay open.
 
-    def __init__(self) -> None:
+    Args:
+        advice: what a user should do about a file that is missing or damaged.
+    """
+
+    def __init__(self, advice: str = "start again, and it is computed again") -> None:
+        self.advice = advice
         self._open: dict[Path, Any] = {}
 
     def read(self, path: Path, name: str) -> torch.Tensor:
@@ -55,9 +60,7 @@ class Reader:
                 self._open[path] = safe_open(path, framework="pt")
             return self._open[path].get_tensor(name)
         except (OSError, SafetensorError) as error:
-            raise UserError(
-                f"{path}: is missing or damaged ({error}); start again, and it is computed again"
-            ) from error
+            raise UserError(f"{path}: is missing or damaged ({error}); {self.advice}") from error
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_open": {}}  # a loader's worker opens its own
+        return {"advice": self.advice, "_open": {}}  # a loader's worker opens its own

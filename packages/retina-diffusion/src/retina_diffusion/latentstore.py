@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from retina_diffusion import kept, store
+from retina_diffusion.brightness import light
 from retina_diffusion.latents import Autoencoder
 from retina_diffusion.store import Store
 from shared_core import progress
@@ -86,7 +87,7 @@ class LatentStore:
             for number, mirrored in which:
                 found: dict[str, torch.Tensor] = {}
                 for some in _of_one_size(photographs, number, places[number]):
-                    images = torch.stack([image for _, image in some]).to(device).float() / 127.5 - 1
+                    images = light(torch.stack([image for _, image in some]).to(device))
                     latents = vae.encode(images.flip(-1) if mirrored else images).cpu()
                     found |= {str(place): latent for (place, _), latent in zip(some, latents, strict=True)}
                     done += len(some)

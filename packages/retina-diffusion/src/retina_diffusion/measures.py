@@ -23,6 +23,7 @@ from retina_diffusion import (
     similarity,
     tables,
 )
+from retina_diffusion.brightness import light
 from retina_diffusion.channels import CHANNELS, Channel
 from retina_diffusion.features import Features
 from retina_diffusion.judged import Real
@@ -154,10 +155,10 @@ class Measures:
         """How much images of one mask differ from each other, and from its photograph."""
         varied, ssim, psnr = [], [], []
         for own, photograph in zip(images.view(len(masked.rows), -1, *images.shape[1:]), masked.pixels, strict=True):
-            light, beside = judged.light(own), judged.light(photograph).expand(len(own), -1, -1, -1)
-            varied.append(similarity.diversity(light))
-            ssim.append(similarity.ssim(light, beside))
-            psnr.append(similarity.psnr(light, beside))
+            images_of_it, beside = light(own), light(photograph).expand(len(own), -1, -1, -1)
+            varied.append(similarity.diversity(images_of_it))
+            ssim.append(similarity.ssim(images_of_it, beside))
+            psnr.append(similarity.psnr(images_of_it, beside))
         self.about["tables"]["Images of one mask"] = tables.likeness(varied, torch.cat(ssim), torch.cat(psnr))
         self.about["notes"].append(PAIRED)
 
@@ -169,7 +170,7 @@ class Measures:
             wanted = orders(graded.rows, config.evaluation.generated, 1, "grade", derive(config.seed, "graders", seed))
             like = graded.take([order.row for order in wanted])
             made = draw(like, 1, f"images for graders, {seed + 1} of {len(SEEDS)}")
-            sets.append((judged.light(made).to(device), like.grades.to(device)))
+            sets.append((light(made).to(device), like.grades.to(device)))
         message("training graders on real photographs, and on real and generated ones: three seeds of each")
         found = downstream.gain(
             graded.image.to(device),

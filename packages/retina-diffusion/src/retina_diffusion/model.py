@@ -10,6 +10,7 @@ import dataclasses
 import torch
 from torch import nn
 
+from retina_diffusion import times
 from retina_diffusion.captions import NULL, WordEncoder
 from retina_diffusion.model_config import Flow, Model, Text
 from retina_diffusion.nextdit import NextDiT, Shape
@@ -117,6 +118,4 @@ def shape_of(model: Model, text: Text, token_side: int) -> Shape:
 
 def shift_of(flow: Flow, size: float) -> float:
     """How far times are moved, for images of so many pixels along a side."""
-    from retina_diffusion import times
-
     return times.for_size(size, flow.base_size) if flow.shift is None else flow.shift

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from retina_diffusion import masks, moves
+from retina_diffusion.brightness import light
 from retina_diffusion.channels import CHANNELS
 from retina_diffusion.latentstore import LatentStore
 from retina_diffusion.model import Condition
@@ -102,7 +103,7 @@ def _padded(x: torch.Tensor, height: int, width: int) -> torch.Tensor:
 
 def targets(batch: Batch) -> torch.Tensor:
     """What is generated: images (B, 3, H, W) in [-1, 1], or latents (B, C, h, w)."""
-    return batch["latent"] if "latent" in batch else batch["image"].float() / 127.5 - 1
+    return batch["latent"] if "latent" in batch else light(batch["image"])
 
 
 def condition(batch: Batch, channels: Sequence[str], reduce: int = 1) -> Condition:

@@ -154,7 +154,7 @@ def _images(config: Config, task: FlowTask, made: Plan) -> list[str]:
         f"{network:,} parameters are the network's, {made.parameters - network:,} its text encoder's",
         f"{config.data.size} x {config.data.size} pixels are {tokens:,} tokens of {config.model.patch} x "
         f"{config.model.patch} {config.model.space}",
-        f"each photograph is shown {made.samples / max(1, made.samples // max(1, made.epochs)):,.0f} times",
+        f"each photograph is shown {made.epochs:,} times",
     ]
 
 

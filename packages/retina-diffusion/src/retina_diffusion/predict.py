@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from retina_diffusion import drawings, photographs, pictures, prepare, sources, subject, train
+from retina_diffusion.brightness import bytes_of, light
 from retina_diffusion.channels import CHANNELS
 from retina_diffusion.config import Config, PredictOptions
 from retina_diffusion.orders import Order, orders
@@ -77,7 +78,7 @@ def write(out: Path, who: Trained, part: Sequence[Order], asked: Asked) -> None:
     for order, image, sample in zip(part, drawn.x_B, samples, strict=True):
         row, name = asked.rows[order.row], _name(order)
         height, width = sample["image"].shape[1:]
-        shown = ((image[:, :height, :width] + 1) * 127.5).round().to(torch.uint8)
+        shown = bytes_of(image[:, :height, :width])
         pictures.write(out / "images" / f"{name}.png", shown.permute(1, 2, 0).numpy())
         given = _masks(sample, who.config.model.channels)
         for channel, mask in given.items():
@@ -187,7 +188,7 @@ def _sheet(out: Path, wanted: Sequence[Order]) -> None:
     images, masks, known = [], [], []
     for order in chosen:
         about = json.loads((out / "metadata" / f"{_name(order)}.json").read_text())
-        image = torch.from_numpy(pictures.read(out / about["image_path"]).copy()).permute(2, 0, 1) / 127.5 - 1
+        image = light(torch.from_numpy(pictures.read(out / about["image_path"]).copy()).permute(2, 0, 1))
         given = about["mask_path"] or {}
         empty = np.zeros(image.shape[1:], np.float32)
         masks.append(torch.from_numpy(np.stack([

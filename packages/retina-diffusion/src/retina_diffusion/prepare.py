@@ -27,6 +27,7 @@ from shared_core.errors import UserError
 if TYPE_CHECKING:
     from retina_diffusion.config import Config, PrepareOptions
     from shared_core.cli import App
+    from shared_core.settings import Paths
 
 PACKAGE = "retina-diffusion"
 READER = 3  # raise it when the same source and settings give another set
@@ -39,7 +40,7 @@ Row = dict[str, Any]
 def run(app: App, config: Config, options: PrepareOptions | None) -> int:
     """Prepare the set that the data section describes."""
     data = config.data.sample() if options is not None and options.sample else config.data
-    prepare(data, config.split, config.paths.data / PACKAGE / data.folder, bar=config.logging.progress)
+    prepare(data, config.split, folder_of(config.paths, data), bar=config.logging.progress)
     if options is not None and options.latents:
         _precompute(config.model_copy(update={"data": data}))
     return 0
@@ -65,7 +66,8 @@ def prepare(data: Data, split: Split, folder: Path, bar: bool = True) -> dict[st
     found = sources.items(data)
     origin = {"photographs": sources.fingerprint(found)}
     mark = prepared.fingerprint(origin, settings(data))
-    if prepared.is_current(folder, mark):
+    current = prepared.is_current(folder, mark)
+    if current:
         manifest = prepared.read_manifest(folder)
         if manifest["counts"]["split"] == split.model_dump(mode="json"):
             progress.message(f"{folder}: up to date")
@@ -79,7 +81,7 @@ def prepare(data: Data, split: Split, folder: Path, bar: bool = True) -> dict[st
     files.require_space(
         folder, len(found) * ((3 + len(CHANNELS)) * data.size**2 + framing.THUMBNAIL**2), "the data set"
     )
-    if not prepared.is_current(folder, mark):
+    if not current:
         try:
             (folder / prepared.NAME).unlink(missing_ok=True)
         except OSError as error:
@@ -128,7 +130,12 @@ def settings(data: Data) -> dict[str, Any]:
 
 def require(config: Config) -> Path:
     """The folder of the configuration's prepared set. Raises UserError where it is not there, or has other settings."""
-    return prepared.require(config.paths.data / PACKAGE / config.data.folder, settings(config.data))
+    return prepared.require(folder_of(config.paths, config.data), settings(config.data))
+
+
+def folder_of(paths: Paths, data: Data) -> Path:
+    """Where the prepared set of a data section lies."""
+    return paths.data / PACKAGE / data.folder
 
 
 def load(folder: Path) -> list[Row]:

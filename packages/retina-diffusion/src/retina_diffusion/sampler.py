@@ -16,6 +16,7 @@ from retina_diffusion.guidance import Guidance
 from retina_diffusion.model import Condition
 from retina_diffusion.model_config import Model, Sampling
 from retina_diffusion.solvers import Solved
+from shared_core.seeds import derive
 
 LEAST_REST = 1e-4  # the last step ends where the network says, so that no noise is left
 
@@ -63,8 +64,6 @@ def _joined(many: Sequence[Condition]) -> Condition:
 
 def noise(seed: int, numbers: Sequence[int], size: tuple[int, int, int]) -> torch.Tensor:
     """(B, C, H, W) the noise of numbered images, each a function of the seed and its number alone."""
-    from shared_core.seeds import derive
-
     made = torch.Generator()
     return torch.stack([torch.randn(size, generator=made.manual_seed(derive(seed, "image", k))) for k in numbers])
 

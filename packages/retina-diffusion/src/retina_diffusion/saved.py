@@ -65,7 +65,7 @@ def material(run: RunDir, config: Config) -> train.Material:
     """
     runs.require_same_split(run, config.split)
     found = train.Material.load(config)
-    runs.require_same_data(run, config.paths.data / prepare.PACKAGE / config.data.folder, found.fingerprint)
+    runs.require_same_data(run, prepare.folder_of(config.paths, config.data), found.fingerprint)
     return found
 
 
@@ -97,12 +97,15 @@ def _damaged(path: Path, error: Exception) -> UserError:
     return UserError(f"{path}: is damaged ({error}); train the model again, or pull it again")
 
 
-def segmenter(run: RunDir, config: Config, train_: Real, val: Real, device: torch.device) -> Segmenter:
+def segmenter(run: RunDir, config: Config, data: str, train_: Real, val: Real, device: torch.device) -> Segmenter:
     """The segmenter that judges a run: as an earlier evaluation fitted it, or fitted now on real training photographs.
+
+    Args:
+        data: fingerprint of the prepared set that the photographs are of.
 
     Raises UserError where no training photograph has masks.
     """
-    made_of: dict[str, Any] = {"data": train.Material.load(config).fingerprint, "split": config.split.model_dump_json()}
+    made_of: dict[str, Any] = {"data": data, "split": config.split.model_dump_json()}
     made_of |= {"ratio": config.data.sample_ratio, "steps": config.evaluation.segmenter_steps, "seed": config.seed}
     made_of["size"] = train_.pixels.shape[-1]
     mark, path = json.dumps(made_of, sort_keys=True), run.evaluation / SEGMENTER

@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
+from retina_diffusion import kept
 from shared_core import files, tensorfile
-from shared_core.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -76,24 +76,12 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._open: dict[int, Any] = {}
+        self._reader = kept.Reader("run `prepare` again")
 
     def read(self, number: int, place: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Image (3, H, W) and masks (M, H, W), uint8. Raises UserError where the file is missing or damaged."""
-        return self._tensor(number, f"image.{place}"), self._tensor(number, f"mask.{place}")
+        return self._reader.read(self.folder / name(number), f"image.{place}"), self.mask(number, place)
 
     def mask(self, number: int, place: int) -> torch.Tensor:
         """Masks (M, H, W) alone; raises as `read`."""
-        return self._tensor(number, f"mask.{place}")
-
-    def _tensor(self, number: int, which: str) -> torch.Tensor:
-        path = self.folder / name(number)
-        try:
-            if number not in self._open:
-                self._open[number] = safe_open(path, framework="pt")
-            return self._open[number].get_tensor(which)
-        except (OSError, SafetensorError) as error:
-            raise UserError(f"{path}: is missing or damaged ({error}); run `prepare` again") from error
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"folder": self.folder, "_open": {}}  # a loader's worker opens its own
+        return self._reader.read(self.folder / name(number), f"mask.{place}")

@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 
 from retina_diffusion import model, photographs, precomputed, prepare, pretrained, sampler, saved, train
-from retina_diffusion.captions import Vocabulary
 from retina_diffusion.captionstore import CaptionStore
 from retina_diffusion.config import Config
 from retina_diffusion.frozen import Source
@@ -37,7 +36,6 @@ class Trained:
     checkpoint: str  # its name
     config: Config
     model: RetinaModel
-    vocabulary: Vocabulary
     runtime: Runtime
     captions: CaptionStore | None
     encode: Encode
@@ -108,19 +106,22 @@ def find(app: App, config: Config, options: RunOptions, runtime: Runtime) -> Tra
 def of_run(run: RunDir, config: Config, checkpoint: str, runtime: Runtime) -> Trained:
     """The model that a run of this configuration has come to; raises as `find`."""
     path = runs.checkpoint(run, checkpoint)
-    known, made = saved.vocabulary(run, config), network(run, config, path)
+    known = saved.vocabulary(run, config)
+    made = _loaded(config, len(known.words), path)
     networks = precomputed.sources(config, saved.networks(run))
     captions, encode = precomputed.captions(config, known)
-    folder = config.paths.data / prepare.PACKAGE / config.data.folder
     if captions is not None:
-        captions.open(folder, networks[precomputed.TEXT].version)
-    return Trained(run, path.name, config, made.to(runtime.device).eval(), known, runtime, captions, encode, networks)
+        captions.open(prepare.folder_of(config.paths, config.data), networks[precomputed.TEXT].version)
+    return Trained(run, path.name, config, made.to(runtime.device).eval(), runtime, captions, encode, networks)
 
 
 def network(run: RunDir, config: Config, checkpoint: Path) -> RetinaModel:
     """The network of a checkpoint, on the CPU. Raises UserError where its weights are of another configuration."""
-    words = saved.vocabulary(run, config).words
-    made = model.build(config.model, config.text, config.token_side, len(words))
+    return _loaded(config, len(saved.vocabulary(run, config).words), checkpoint)
+
+
+def _loaded(config: Config, words: int, checkpoint: Path) -> RetinaModel:
+    made = model.build(config.model, config.text, config.token_side, words)
     pretrained.prepare(made.dit, config.model.pretrained)
     weights.load_strictly(made, weights.load_weights(checkpoint), checkpoint)
     return made

@@ -205,9 +205,14 @@ class FlowTask(Task):
 
     def made_from(self) -> dict[str, dict[str, str]]:
         """The prepared set, the VAE, the text model: a run goes on with the very ones that it began with."""
-        folder = self.config.paths.data / prepare.PACKAGE / self.config.data.folder
         networks = {key: source.about for key, source in self.precomputed.sources.items()}
-        return {"data": {"path": str(folder), "sha256": self.material.fingerprint}, **networks}
+        return {
+            "data": {
+                "path": str(prepare.folder_of(self.config.paths, self.config.data)),
+                "sha256": self.material.fingerprint,
+            },
+            **networks,
+        }
 
     def no_decay(self, name: str, parameter: nn.Parameter) -> bool:
         """Vectors, and what stands for words and channels."""
@@ -254,10 +259,7 @@ def goes_on(config: Config) -> bool:
     if config.training.resume != "auto":
         return config.training.resume != "never"
     home, name = config.paths.runs / prepare.PACKAGE, config.name or runs.DEFAULT_NAME
-    if not (home / name).exists():
-        return False
-    run = RunDir(max(records.series(home, name))[1])
-    return run.read_status().get("state") != "finished" and manifest.newest_good(run.checkpoints)[0] is not None
+    return manifest.newest_good(RunDir(records.choose(home, name, fresh=False)).checkpoints)[0] is not None
 
 
 def to(batch: Batch, device: torch.device) -> Batch:

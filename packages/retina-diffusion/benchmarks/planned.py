@@ -2,8 +2,9 @@
 
     python packages/retina-diffusion/benchmarks/planned.py [--turns 3] [--size 64] [--dim 256] [--device cpu]
 
-Each measurement is a process of its own. Memory is what CUDA had allocated at most, or on CPUs the growth of the
-process's resident set from before the model was made; recomputing blocks (gradient checkpointing) is measured besides.
+Each measurement is a process of its own. Memory is what tensors took at most: CUDA's own count, or on CPUs the
+profiler's record of every allocation. What a CPU's allocator takes from the system for that, the growth of the resident
+set from before the model was made, is shown besides. Recomputing blocks (gradient checkpointing) is measured as well.
 """
 
 from __future__ import annotations
@@ -16,8 +17,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import accumulate
+from pathlib import Path
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from retina_diffusion import plan as planning
 from retina_diffusion.config import Config
@@ -53,15 +57,31 @@ def said(config: Config, runtime: Runtime, steps: int) -> dict[str, float]:
 
 
 def taken(config: Config, runtime: Runtime, steps: int) -> dict[str, float]:
-    """What training takes: seconds of a step, bytes at the peak."""
+    """What training takes: seconds of a step, bytes of tensors at the peak, bytes that the process grew by."""
     run(small(config), runtime, 2)  # what libraries take once
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    before = resident()
     if runtime.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     seconds = run(config, runtime, steps + WARM)[WARM:]
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
-    peak = torch.cuda.max_memory_allocated() if runtime.device.type == "cuda" else grown
-    return {"seconds": statistics.median(seconds), "bytes": peak}
+    grown = resident() - before
+    peak = torch.cuda.max_memory_allocated() if runtime.device.type == "cuda" else recorded(config, runtime)
+    return {"seconds": statistics.median(seconds), "bytes": peak, "resident": grown}
+
+
+def resident() -> int:
+    """Bytes of this process that were in memory at most."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def recorded(config: Config, runtime: Runtime) -> float:
+    """Bytes of tensors at the peak of three steps on a CPU."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        run(config, runtime, 3)
+    with tempfile.NamedTemporaryFile(suffix=".json") as file:
+        profiler.export_chrome_trace(file.name)
+        events = json.loads(Path(file.name).read_text(encoding="utf-8"))["traceEvents"]
+    changes = sorted((event["ts"], event["args"]["Bytes"]) for event in events if event["name"] == "[memory]")
+    return max(accumulate(size for _, size in changes))
 
 
 def small(config: Config) -> Config:
@@ -116,7 +136,7 @@ def report(options: argparse.Namespace, runtime: Runtime) -> None:
     names = ("size", "patch", "dim", "depth", "batch", "steps", "device")
     shape = [f"--{name}={vars(options)[name]}" for name in names]
     print(f"{measured.device(runtime.device)}; {options.turns} turns; medians (smallest..largest)")
-    print(f"{'':20} {'planned':>22} {'taken':>22} {'planned / taken':>22}")
+    print(f"{'':24} {'planned':>22} {'taken':>22} {'planned / taken':>22}")
     for again in (False, True):
         flags = [*shape, *(["--again"] if again else [])]
         turns = [[in_a_process("--once", how, *flags) for how in ("said", "taken")] for _ in range(options.turns)]
@@ -124,7 +144,9 @@ def report(options: argparse.Namespace, runtime: Runtime) -> None:
             pairs = [(first[what] / unit, second[what] / unit) for first, second in turns]
             columns = [[a for a, _ in pairs], [b for _, b in pairs], [a / b for a, b in pairs]]
             name = f"{what if what == 'seconds' else 'GB'}{', recomputed' if again else ''}"
-            print(f"{name:20} " + " ".join(f"{spread(values, '.3f'):>22}" for values in columns))
+            print(f"{name:24} " + " ".join(f"{spread(values, '.3f'):>22}" for values in columns))
+        grown = spread([second["resident"] / 1e9 for _, second in turns], ".3f")
+        print(f"{'GB that the process grew':24} {'':22} {grown:>22}")
 
 
 if __name__ == "__main__":

@@ -223,13 +223,28 @@ def snapshot(name: str, revision: str | None, kind: Kind = "model", patterns: tu
 def dataset(name: str, revision: str | None, **options: Any) -> Any:
     """A data set of the Hub through the library ``datasets`` (extra `datasets`); `options` go to ``load_dataset``.
 
+    Args:
+        name: OWNER/NAME, or a folder (`is_folder`).
+
     Raises:
-        UserError: the library is missing, or as `commit`.
+        UserError: the library is missing, it can make nothing of the folder, or as `commit`.
     """
     library = _library("datasets", "datasets")
+    if is_folder(name):
+        try:
+            return library.load_dataset(str(Path(name).expanduser()), **options)
+        except Exception as error:  # the library's own, of many kinds
+            raise UserError(f"{name}: `datasets` cannot read it ({str(error).splitlines()[0]})") from error
     version = commit(name, revision, "dataset")
     with explained(f"dataset {name} at {version[:12]}"):
         return library.load_dataset(name, revision=version, **options)
+
+
+def cache(name: str) -> Path:
+    """A folder for what is made of the Hub's data, beside what comes from it (in ``HF_HOME``)."""
+    from huggingface_hub.constants import HF_HOME
+
+    return Path(HF_HOME) / name
 
 
 def model(name: str, revision: str | None, auto: str = "AutoModel", **options: Any) -> Any:
@@ -262,7 +277,7 @@ def autoencoder(name: str, revision: str | None, **options: Any) -> Any:
 
 
 def is_folder(name: str) -> bool:
-    """Whether a model is named by its folder: such a name begins with ``/``, ``./``, ``../`` or ``~``."""
+    """Whether a model or data set is named by its folder: such a name begins with ``/``, ``./``, ``../`` or ``~``."""
     return name.startswith(("/", "./", "../", "~"))
 
 

@@ -21,7 +21,9 @@ class Data(Section):
         description="sample (drawn photographs, needs nothing), IDRiD's folder, a .jsonl file or a folder of them, a "
         "folder with images/ and masks/, or hub:OWNER/NAME[@REVISION], a data set with one of these",
     )
-    layout: Literal["auto", "idrid", "jsonl", "pairs"] = Field("auto", description="of a folder; auto: what is in it")
+    layout: Literal["auto", "idrid", "jsonl", "pairs", "table"] = Field(
+        "auto", description="of a folder; auto: what is in it; table: Parquet, and whatever `datasets` reads"
+    )
     part: Literal["all", "segmentation", "grading"] = Field(
         "all", description="idrid: with masks, with grades, or both"
     )

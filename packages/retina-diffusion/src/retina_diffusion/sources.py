@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retina_diffusion import framing, idrid, jsonl, masks, pairs, phantom, pictures
+from retina_diffusion import framing, idrid, jsonl, masks, pairs, phantom, pictures, unpacked
 from retina_diffusion.channels import CHANNELS, Channel
 from retina_diffusion.data_config import Data
 from retina_diffusion.records import Record
@@ -136,6 +136,8 @@ def _records(path: Path, data: Data) -> Sequence[Record]:
         return jsonl.read(path)
     if layout == "pairs":
         return pairs.read(path)
+    if layout == "table":
+        return unpacked.read(path)
     for part, folder in idrid.PARTS.items():
         if data.part in ("all", part) and not (path / folder).is_dir():
             other = next(name for name in idrid.PARTS if name != part)
@@ -157,8 +159,11 @@ def _layout(path: Path) -> str:
         return "idrid"
     if (path / "images").is_dir() and (path / "masks").is_dir():
         return "pairs"
+    if any(path.glob("**/*.parquet")) or any(path.glob("**/metadata.csv")):
+        return "table"
     raise UserError(
-        f"{path}: holds neither IDRiD's folders, nor .jsonl files, nor images/ and masks/; arrange it as one of them"
+        f"{path}: holds neither IDRiD's folders, nor .jsonl files, nor images/ and masks/, nor .parquet; "
+        "arrange it as one of them, or say --data.layout table where the library `datasets` can read it"
     )
 
 

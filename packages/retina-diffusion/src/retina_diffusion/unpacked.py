@@ -1,0 +1,123 @@
+"""Data sets in tables: Parquet files, and folders of images as the Hub knows them (read by the library ``datasets``).
+
+    image                 the photograph
+    caption, text         what is said of it
+    grade, label          of diabetic retinopathy: 0 to 4, or the names of these
+    mask                  an image whose values number the classes of ``data.mask_values``
+    MA, HE, ... (mask_MA) an image for each class
+
+Photographs and masks that lie in a table become files in the Hub's cache, named by their content.
+A class of which there is a column was looked for in all photographs that have some mask.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from retina_diffusion.channels import CHANNELS
+from retina_diffusion.records import Record
+from shared_core import files, hub, progress
+from shared_core.errors import UserError
+
+SPLITS = {"train": "train", "validation": "val", "val": "val", "test": "test"}
+TEXTS = {"caption": ("caption", "text"), "grade": ("grade", "label")}
+BATCH = 16  # rows that are in memory at a time
+
+
+def read(root: Path) -> list[Record]:
+    """The photographs of a folder.
+
+    Raises UserError where the library is missing or cannot read it, there are no images, or a row is wrong.
+    """
+    table = hub.dataset(str(root.expanduser().resolve()), None)
+    found = []
+    for split, part in table.items():
+        if split not in SPLITS:
+            raise UserError(f"{root}: split {split!r}: must be train, validation or test")
+        columns = _columns(root, part.column_names)
+        for number, row in enumerate(_rows(part)):
+            found.append(
+                _record(row, columns, f"{split}-{number:06d}", SPLITS[split], f"{root}: {split}, row {number}")
+            )
+    if not found:
+        raise UserError(f"{root}: lists no photographs")
+    return found
+
+
+def _rows(part: Any) -> Iterator[dict[str, Any]]:
+    """Rows with images as they were stored, and names instead of numbers of named classes."""
+    names = {column: getattr(kind, "names", None) for column, kind in part.features.items()}
+    for batch in part.with_format("arrow").iter(batch_size=BATCH):
+        for row in batch.to_pylist():
+            yield {
+                column: known[value] if (known := names[column]) and value is not None and value >= 0 else value
+                for column, value in row.items()
+            }
+
+
+def _columns(root: Path, there: list[str]) -> dict[str, str]:
+    """The columns by what they are for. Raises UserError where there is no `image`."""
+    if "image" not in there:
+        raise UserError(f"{root}: has the columns {', '.join(there)}; one must be `image`")
+    asked = {"image": ("image",), "mask": ("mask",), **TEXTS, **{name: (f"mask_{name}", name) for name in CHANNELS}}
+    found = {what: name for what, names in asked.items() if (name := next((n for n in names if n in there), None))}
+    if unused := sorted(set(there) - set(found.values())):
+        progress.message(f"{root}: columns that are not used: {', '.join(unused)}")
+    return found
+
+
+def _record(row: Mapping[str, Any], columns: Mapping[str, str], name: str, split: str, where: str) -> Record:
+    of = {what: row[column] for what, column in columns.items()}
+    image = _file(of["image"], f"{where}: image")
+    if image is None:
+        raise UserError(f"{where}: there is no image")
+    masks = {channel: _file(of.get(channel), f"{where}: {channel}") for channel in CHANNELS}
+    given = {channel: path for channel, path in masks.items() if path is not None}
+    labels = _file(of.get("mask"), f"{where}: mask")
+    caption = of.get("caption")
+    if caption is not None and not isinstance(caption, str):
+        raise UserError(f"{where}: caption {caption!r}: must be text")
+    known = tuple(channel for channel in CHANNELS if channel in columns) if given else ()
+    return Record(name, image, split, given, labels, known, grade_of(of.get("grade"), where), caption or None, where)
+
+
+def grade_of(label: Any, where: str = "label") -> int | None:
+    """0 to 4 of a number or a name; folders of images are numbered by the alphabet, which is why names decide.
+
+    Raises UserError for others.
+    """
+    if label is None or (type(label) is int and label == -1):  # -1: not known
+        return None
+    said = str(label).strip().lower()
+    if said in ("0", "1", "2", "3", "4"):
+        return int(said)
+    words = re.findall(r"[a-z]+", said) or [""]
+    for grade, name in enumerate(("mild", "moderate", "severe"), start=1):
+        if name in words:
+            return grade
+    if words[0] in ("no", "nodr", "normal", "healthy"):
+        return 0
+    if words[0].startswith("prolif") or words[0] == "pdr":
+        return 4
+    raise UserError(f"{where}: {label!r} is no grade of diabetic retinopathy (0 to 4, or its name); rename the column")
+
+
+def _file(value: Any, where: str) -> Path | None:
+    """The file of an image: where it lies, or in the cache. Raises UserError where it is no image, or a full disk."""
+    if value is None:
+        return None
+    content = value.get("bytes") if isinstance(value, dict) else value
+    if content is None and value.get("path"):
+        return Path(value["path"])
+    if not isinstance(content, bytes):
+        raise UserError(f"{where}: is {type(content).__name__}, must be an image")
+    name = hashlib.sha256(content).hexdigest()
+    path = hub.cache("retina-diffusion") / name[:2] / name
+    if not (path.is_file() and path.stat().st_size == len(content)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.atomic_write(path, content)
+    return path

@@ -177,3 +177,12 @@ def test_describe_names_what_is_no_png(tmp_path):
     Image.new("L", (10, 20)).save(tmp_path / "from_elsewhere.png")
     about = figures.describe(tmp_path / "from_elsewhere.png")
     assert (about.title, about.caption, about.is_chart, about.height) == ("from elsewhere", "", False, 20)
+
+
+def test_a_long_title_is_not_cut_off(tmp_path):
+    with figures.figure(
+        tmp_path / "a.png", "Images nearest to training photographs, " * 3, "", (5.2, 3), "chart"
+    ) as drawn:
+        drawn.add_subplot()
+    assert drawn._suptitle.get_window_extent(drawn.canvas.get_renderer()).x1 <= drawn.bbox.x1
+    assert figures.describe(tmp_path / "a.png").title.count("\n") == 0

@@ -281,3 +281,22 @@ def test_metrics_that_differ_in_a_number_share_a_panel(tmp_path):
     paths = single.curves({"one": rows}, tmp_path)
     assert [path.name for path in paths] == ["curve-f1.png", "curve-top-5.png", "curve-f1-each.png"]
     assert single._families(["f1_12", "f1_3", "f1", "top_5"]) == {"f1": ["f1_3", "f1_12"]}
+
+
+@pytest.mark.parametrize(
+    ("first", "key", "log"),
+    [(1.5, "val/loss", True), (0.3, "val/loss", False), (-1.0, "val/loss", False), (1.5, "val/error", False)],
+)
+def test_a_loss_that_falls_far_is_drawn_so_that_its_end_can_be_seen(tmp_path, monkeypatch, first, key, log):
+    drawn = {}
+    monkeypatch.setattr(figures, "curves", lambda rows, path, keys, **more: drawn.update({keys[-1]: more["log"]}))
+    single.curves({"a": [{"step": 1, key: first}, {"step": 2, key: float("nan")}, {"step": 3, key: 0.02}]}, tmp_path)
+    assert drawn[key] is log
+
+
+def test_what_a_run_does_not_have_is_left_out_of_its_environment(tmp_path):
+    run = make_run(tmp_path, "a")
+    info = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**info, "hub": {}, "device": "cpu"}))
+    found = dict(single.environment(data.load(run)))
+    assert found["device"] == "cpu" and "hub" not in found

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -302,3 +304,27 @@ def test_images_of_several_sizes_train_together(tmp_path: Path) -> None:
             assert (together[k, :, height:] == -1).all() and alone.std() > 0.1
     sizes = {Image.open(path).size for path in of_run(tmp_path, "predictions", "train", "images").glob("*.png")}
     assert sizes <= {(40, 24), (24, 40), (32, 32)} and len(sizes) > 1
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_run(home: Path, tmp_path: Path) -> None:
+    """What both found of the validation photographs is what one finds of the weights."""
+    shutil.copytree(home / "data", tmp_path / "data")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    where = ["--paths.data", str(tmp_path / "data"), "--paths.runs", str(tmp_path / "runs")]
+    command = [*launcher, "-m", "retina_diffusion", "train", *where, *TINY, "--batch-size", "8"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(of_run(tmp_path, "run.json").read_text())["processes"] == 2
+    rows = [row for row in records.read_metrics(of_run(tmp_path)) if "val/loss" in row]
+    assert [row["step"] for row in rows] == [2, 4, 6, 7]
+    config = config_of(tmp_path)
+    runtime = Runtime.start(config.runtime, config.seed)
+    task = train.FlowTask(config, runtime)
+    newest, _ = manifest.newest_good(of_run(tmp_path, "checkpoints"))
+    assert newest is not None
+    task.model.load_state_dict(load_weights(newest, "ema"))
+    task.model.eval()
+    with torch.no_grad():
+        found = task.evaluate(task.model, runtime)
+    assert found["val/loss"] == pytest.approx(rows[-1]["val/loss"], rel=1e-5)

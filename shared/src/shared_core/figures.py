@@ -8,6 +8,7 @@ global state.
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8
 INK, GRID = "#30363d", "#d8dde3"
 WIDTH = 5.2  # inches: 780 pixels at 150 dpi
 MANY = 4  # lines; the names of more stand beside the panel, where they hide none
+LETTERS = 10  # of a title, to an inch
 DPI = 150
 _STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -408,7 +410,8 @@ def figure(path: Path, title: str, caption: str, size: tuple[float, float], kind
         FigureCanvasAgg(drawn)
         yield drawn
         if title:
-            drawn.suptitle(title, x=0.02, ha="left", fontsize=11, fontweight="bold")
+            lines = textwrap.fill(title, int(size[0] * LETTERS))
+            drawn.suptitle(lines, x=0.02, ha="left", fontsize=11, fontweight="bold")
         texts = {"Title": title or path.stem.replace("_", " "), "Description": caption, "Comment": kind}
         path.parent.mkdir(parents=True, exist_ok=True)
         with files.atomic_path(path) as temporary:

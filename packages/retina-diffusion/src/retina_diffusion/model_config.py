@@ -39,12 +39,7 @@ class Model(Section):
     space: Literal["pixels", "latents"] = Field(
         "pixels", description="what is generated: pixels, or a VAE's latents (extra `latents`; model.vae)"
     )
-    vae: str = resumable(
-        "stabilityai/sdxl-vae",
-        description="latents: OWNER/NAME[@REVISION] of the VAE, or its folder, which begins with / or ./",
-    )
-    latent_channels: int = Field(4, ge=1, description="latents: channels, those of the VAE")
-    latent_factor: int = Field(8, ge=1, description="latents: pixels of a side that become one latent, as the VAE's do")
+    prediction: Literal["x", "velocity"] = Field("x", description="what the network says: the image, or the velocity")
     patch: int = Field(8, ge=1, description="side of a token, in pixels or latents")
     dim: int = Field(128, ge=8, description="width of a token")
     depth: int = Field(4, ge=1, description="blocks")
@@ -61,7 +56,12 @@ class Model(Section):
     most_tokens: int = resumable(
         MOST_TOKENS, ge=1, description="larger images are refused: attention among more tokens takes days for one"
     )
-    prediction: Literal["x", "velocity"] = Field("x", description="what the network says: the image, or the velocity")
+    vae: str = resumable(
+        "stabilityai/sdxl-vae",
+        description="latents: OWNER/NAME[@REVISION] of the VAE, or its folder, which begins with / or ./",
+    )
+    latent_channels: int = Field(4, ge=1, description="latents: channels, those of the VAE")
+    latent_factor: int = Field(8, ge=1, description="latents: pixels of a side that become one latent, as the VAE's do")
     pretrained: Pretrained = Pretrained()
 
     @model_validator(mode="after")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,12 @@ from shared_core.report.document import (
 )
 
 IN_BRIEF = (
-    "seed", "training.epochs", "training.batch_size", "training.accumulation", "training.ema_decay", "optimizer.name",
-    "optimizer.lr", "optimizer.weight_decay", "scheduler.name", "scheduler.warmup_steps", "runtime.precision",
+    "seed", "training.epochs", "training.steps", "training.batch_size", "training.accumulation", "training.ema_decay",
+    "optimizer.name", "optimizer.lr", "optimizer.weight_decay", "scheduler.name", "scheduler.warmup_steps",
+    "runtime.precision",
 )  # fmt: skip
 MOST_FACTS = 24
+STEEP = 20  # times the smallest loss, from which on the largest one's axis is logarithmic
 STATE_TONES: dict[str, Any] = {"finished": "good", "failed": "bad"}
 
 
@@ -90,8 +93,16 @@ def curves(runs: dict[str, list[dict[str, Any]]], folder: Path) -> list[Path]:
         dotted = len(runs) > 1 and len(keys) > 1 and present.issuperset(keys)
         caption = "Dotted: on training batches." if dotted else ""
         single = next(iter(runs.values())) if len(runs) == 1 else runs
-        paths.append(figures.curves(single, path, keys, title=title[:1].upper() + title[1:], caption=caption))
+        log = "loss" in title and _is_steep(runs.values(), keys)
+        paths.append(figures.curves(single, path, keys, title=title[:1].upper() + title[1:], caption=caption, log=log))
     return paths
+
+
+def _is_steep(runs: Iterable[list[dict[str, Any]]], keys: Sequence[str]) -> bool:
+    """Whether a linear axis would show the first steps and nothing of what comes later."""
+    values = [float(row[key]) for rows in runs for row in rows for key in keys if row.get(key) is not None]
+    values = [value for value in values if math.isfinite(value)]
+    return bool(values) and min(values) > 0 and max(values) > STEEP * min(values)
 
 
 def _families(names: Sequence[str]) -> dict[str, list[str]]:
@@ -106,7 +117,7 @@ def _families(names: Sequence[str]) -> dict[str, list[str]]:
 def environment(run: RunData) -> list[tuple[str, str]]:
     """Versions, machine, commit: run.json without the command and the earlier starts."""
     left_out = {"argv", "earlier_starts", "package", "started"}
-    info = {key: value for key, value in run.info.items() if key not in left_out}
+    info = {key: value for key, value in run.info.items() if key not in left_out and value not in ({}, [], None)}
     return [(key.replace("versions.", ""), data.text(value)) for key, value in data.flatten(info).items()]
 
 

@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from shared_core import config, figures, metrics, records, report
 from shared_core.errors import UserError
@@ -300,3 +301,22 @@ def test_what_a_run_does_not_have_is_left_out_of_its_environment(tmp_path):
     (run / "run.json").write_text(json.dumps({**info, "hub": {}, "device": "cpu"}))
     found = dict(single.environment(data.load(run)))
     assert found["device"] == "cpu" and "hub" not in found
+
+
+def test_what_a_run_drew_is_shown_by_step(tmp_path):
+    run = make_run(tmp_path, "a")
+    (run / "samples").mkdir()
+    steps = range(100, 1_300, 100)
+    for step in steps:
+        Image.fromarray(np.full((30, 1_500, 3), step % 256, np.uint8)).save(run / "samples" / f"grid-{step:07d}.png")
+    (run / "samples" / "grid-0001300.png").write_bytes(b"cut off")
+    report.write([run], tmp_path / "out")
+    page = Page((tmp_path / "out" / "report.html").read_text())
+    assert "Samples by step" in page.headings and "grid-0001300.png: cannot be read as PNG" in page.text
+    assert re.findall(r"Step ([\d,]+)\.", page.text) == ["100", "200", "400", "700"]
+    (run / "samples" / "grid-0001300.png").unlink()
+    report.write([run], tmp_path / "out")
+    page = Page((tmp_path / "out" / "report.html").read_text())
+    assert re.findall(r"Step ([\d,]+)\.", page.text) == ["100", "200", "300", "600", "1,200"]
+    shown = sorted((tmp_path / "out" / "figures").glob("sample-*.png"))
+    assert figures.describe(shown[-1]).width == 1_000 and figures.describe(shown[-1]).title == "Grid at step 1,200"

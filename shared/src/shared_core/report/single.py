@@ -11,7 +11,7 @@ from typing import Any
 from shared_core import figures
 from shared_core.errors import UserError
 from shared_core.intervals import Estimate
-from shared_core.report import data
+from shared_core.report import data, samples
 from shared_core.report.data import RunData
 from shared_core.report.document import (
     Block,
@@ -47,6 +47,7 @@ def document(run: RunData, headline: str, folder: Path) -> Document:
     sections = [
         Section("What was run", _what_was_run(run)),
         Section("Training", [Facts(run.summary()), Pictures(curves({run.label: run.rows}, folder))]),
+        *_samples(run, folder),
         *(Section(f"Evaluation: {split}", _evaluation(run, split)) for split in _splits(run)),
         Section("Environment", [Facts(environment(run))]),
         Section("Warnings", [_warnings(run)]),
@@ -201,6 +202,15 @@ def _evaluation(run: RunData, split: str) -> list[Block]:
     if paths:
         blocks.append(Pictures(paths))
     return blocks
+
+
+def _samples(run: RunData, folder: Path) -> list[Section]:
+    """What the model drew while it trained, if it draws."""
+    good, missing = _readable(samples.chosen(run.run.path / "samples"))
+    blocks: list[Block] = [Notes(missing)] if missing else []
+    if good:
+        blocks.append(Pictures([samples.reduced(path, folder) for path in good]))
+    return [Section("Samples by step", blocks)] if blocks else []
 
 
 def _readable(paths: list[Path]) -> tuple[list[Path], list[Remark]]:

@@ -237,7 +237,7 @@ def test_everything_wrong_is_said_at_once(write: Any) -> None:
         ("model: {kind: mlp, width: 2}", "1: model.width: no such setting"),
         ("model:\n  kind: mlp\n  sizes: [1, x]", "3: model.sizes.1: must be a whole number, not 'x'"),
         ("training: {epochs: true}", "1: training.epochs: must be a number, not true"),
-        ("training: {epochs: 2.5}", "1: training.epochs: must be a whole number, not 2.5"),
+        ("training: {epochs: 2.5}", "1: training.epochs: must be a whole number (or null), not 2.5"),
         ("optimizer: {lr: .inf}", "1: optimizer.lr: must be a finite number, not inf"),
         ("optimizer: {betas: [0.9, .nan]}", "1: optimizer.betas.1: must be a finite number, not nan"),
         ("data: {classes: {a: yes}}", "1: data.classes.a: must be a number, not 'yes'"),

@@ -77,6 +77,24 @@ def test_evaluation_leaves_the_training_alone(tmp_path: Path, eval_every: int) -
     assert_equal(newest(tmp_path, "often"), newest(tmp_path, "seldom"))
 
 
+@pytest.mark.parametrize(("steps", "cut", "wanted"), [(4, None, [4, 8, 12]), (6, None, [6, 12]), (100, None, [12]),
+                                                       (4, 9, [4, 8, 9]), (1, 3, [1, 2, 3])])  # fmt: skip
+def test_evaluations_are_counted_in_steps(tmp_path: Path, steps: int, cut: int | None, wanted: list[int]) -> None:
+    """Wherever epochs, of 6 steps, end; each with a checkpoint, and training does not notice."""
+    counted = {"training__eval_steps": steps, "training__steps": cut, "training__keep_checkpoints": 20}
+    train(tmp_path, **counted, training__checkpoint_minutes=None)
+    assert [row["step"] for row in rows(tmp_path) if "val/loss" in row] == wanted
+    there = {int(path.name.removeprefix("step-")) for path in (tmp_path / "toy-package/run/checkpoints").glob("step-*")}
+    assert there == set(wanted)
+    train(tmp_path, "by-epoch", training__steps=cut)
+    assert_equal(newest(tmp_path), newest(tmp_path, "by-epoch"))
+
+
+def test_patience_ends_a_training_within_an_epoch(tmp_path: Path) -> None:
+    outcome = train(tmp_path, training__eval_steps=2, training__patience=1, training__epochs=50, optimizer__lr=1e-12)
+    assert outcome.state == "finished" and outcome.step < 6 and outcome.step % 2 == 0
+
+
 def test_dry_run_leaves_the_training_alone(tmp_path: Path) -> None:
     train(tmp_path, "with")
     train(tmp_path, "without", training__dry_run=False)
@@ -292,3 +310,22 @@ def test_samples_are_kept_as_pictures(tmp_path: Path) -> None:
     with Image.open(folder / "grid-0000012.png") as picture:
         assert picture.size == (6, 4) and picture.getpixel((0, 0)) == (200, 200, 200)
     assert_equal(newest(tmp_path, "plain"), newest(tmp_path, "drawn"))
+
+
+def test_a_training_goes_on_from_an_evaluation_within_an_epoch(tmp_path: Path) -> None:
+    steps = {"training__eval_steps": 4, "scheduler__name": "constant", "training__checkpoint_minutes": None}
+    train(tmp_path, "whole", **steps)
+    train(tmp_path, "parts", training__steps=8, **steps)
+    latest = tmp_path / "toy-package" / "parts" / "checkpoints" / "step-8"
+    train(tmp_path, "parts", training__resume=str(latest), **steps)
+    assert_equal(newest(tmp_path, "whole"), newest(tmp_path, "parts"))
+    whole, parts = (
+        [(r["step"], r["val/loss"]) for r in rows(tmp_path, name) if "val/loss" in r] for name in ("whole", "parts")
+    )
+    assert whole == parts and [step for step, _ in whole] == [4, 8, 12]
+
+
+def test_steps_alone_say_when_a_training_ends(tmp_path: Path) -> None:
+    assert train(tmp_path, training__epochs=None, training__steps=15).step == 15
+    with pytest.raises(ValueError, match="epochs: null needs steps, or training never ends"):
+        train(tmp_path, "endless", training__epochs=None)

@@ -50,14 +50,14 @@ class Publisher:
         self._next: Path | None = None
         self._told: str | None = None  # the failure that was told last
 
-    def is_due(self, epoch: int, best: bool) -> bool:
-        """Whether the checkpoint after so many epochs is to be published, the same on every process.
+    def is_due(self, epoch: int | None, best: bool) -> bool:
+        """Whether the checkpoint after so many epochs (None: within one) is to be published, the same on every process.
 
         `best`: it is the best so far."""
         if self.wanted.repo is None or self.only_at_end:
             return False
         every = self.wanted.every_epochs
-        return best if every is None else epoch % every == 0
+        return best if every is None else epoch is not None and epoch % every == 0
 
     def offer(self, checkpoint: Path) -> None:
         """Publish a checkpoint as soon as nothing else is under way, unless a newer one comes before."""

@@ -5,9 +5,9 @@ sections say *what* is wanted; the modules named in each docstring do it.
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Section(BaseModel):
@@ -31,7 +31,7 @@ class Paths(Section):
 class Training(Section):
     """The loop (`shared_core.trainer`)."""
 
-    epochs: int = resumable(10, ge=1, description="passes over the training data")
+    epochs: int | None = resumable(10, ge=1, description="passes over the training data; null: as many as `steps` take")
     steps: int | None = resumable(
         None,
         ge=1,
@@ -45,6 +45,12 @@ class Training(Section):
     clip_norm: float | None = Field(1.0, gt=0, description="largest global gradient norm; null: no clipping")
     ema_decay: float | None = Field(None, gt=0, lt=1, description="decay of the averaged weights; null: none")
     eval_every: int = resumable(1, ge=1, description="epochs between evaluations")
+    eval_steps: int | None = resumable(
+        None,
+        ge=1,
+        description="optimizer steps between evaluations, each with a checkpoint, instead of eval_every and "
+        "checkpoint_every; for a training that is counted in steps, whatever an epoch is",
+    )
     patience: int | None = resumable(None, ge=1, description="evaluations without progress before stopping")
     max_skipped_steps: int = Field(
         0, ge=0, description="optimizer steps that may be skipped for a non-finite gradient before the run stops"
@@ -64,10 +70,16 @@ class Training(Section):
     keep_checkpoints: int = resumable(2, ge=2, description="newest checkpoints kept, besides the best")
     keep_every_epochs: int | None = resumable(None, ge=1, description="every n-th epoch's checkpoint is kept for good")
 
+    @model_validator(mode="after")
+    def _ends(self) -> Self:
+        if self.epochs is None and self.steps is None:
+            raise ValueError("epochs: null needs steps, or training never ends; give one of them")
+        return self
+
     def total_steps(self, steps_per_epoch: int) -> int:
         """Optimizer steps of the whole training: those of its epochs, or fewer."""
-        steps = self.epochs * steps_per_epoch
-        return steps if self.steps is None else min(steps, self.steps)
+        limits = (None if self.epochs is None else self.epochs * steps_per_epoch, self.steps)
+        return min(limit for limit in limits if limit is not None)
 
     def total_epochs(self, steps_per_epoch: int) -> int:
         """Epochs of the whole training; the last one counts where it is only begun."""

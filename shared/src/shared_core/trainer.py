@@ -199,8 +199,8 @@ class Trainer:
     # ---- the loop
 
     def _epoch(self) -> Literal["done", "preempted"]:
-        """The rest of the epoch that the cursor points into, its evaluation and its checkpoint."""
-        wanted, progress = self.config.training, self.progress
+        """The rest of the epoch that the cursor points into, with its evaluations and checkpoints."""
+        progress = self.progress
         self.learner.model.train()
         self.window.restart()
         for group in self._groups_of_batches():
@@ -210,32 +210,56 @@ class Trainer:
             if progress.step % self.config.logging.every == 0:
                 self._log()
             self.bar.update(progress.step)
+            if self._is_evaluated_within():
+                self._conclude(epoch_ended=False)
+                if progress.finished:
+                    return "done"
+                self.learner.model.train()
+                self.window.restart()
             if progress.step % self.poll_every == 0:
                 stop, save = self._agree()
                 if stop:
                     return "preempted"
                 if save:
                     self._save()
-        self._log()
-        if progress.batches_done // wanted.accumulation >= self.steps_per_epoch:
+        if self._done_in_epoch() >= self.steps_per_epoch:
             progress.epoch, progress.batches_done = progress.epoch + 1, 0
+        self._conclude(epoch_ended=progress.batches_done == 0)
+        return "preempted" if not progress.finished and self._agree()[0] else "done"
+
+    def _done_in_epoch(self) -> int:
+        """Optimizer steps since the epoch began."""
+        return self.progress.batches_done // self.config.training.accumulation
+
+    def _is_evaluated_within(self) -> bool:
+        """Whether an evaluation is due that neither the end of the epoch nor that of the training brings."""
+        every, step = self.config.training.eval_steps, self.progress.step
+        within = self._done_in_epoch() < self.steps_per_epoch and step < self.total_steps
+        return every is not None and step % every == 0 and within
+
+    def _conclude(self, epoch_ended: bool) -> None:
+        """The evaluation, the checkpoint and the publication that are due after a step."""
+        wanted, progress = self.config.training, self.progress
+        self._log()
         last = self._is_over()
-        is_best = (progress.epoch % wanted.eval_every == 0 or last) and self._evaluate()
+        if wanted.eval_steps is not None:
+            evaluate = save = progress.step % wanted.eval_steps == 0
+        else:
+            evaluate, save = (progress.epoch % every == 0 for every in (wanted.eval_every, wanted.checkpoint_every))
+        is_best = (evaluate or last) and self._evaluate()
         progress.finished = last or self._out_of_patience()
-        for_good = bool(wanted.keep_every_epochs and progress.epoch % wanted.keep_every_epochs == 0)
-        to_publish = self.publisher.is_due(progress.epoch, is_best)
-        due = for_good or to_publish or progress.epoch % wanted.checkpoint_every == 0
-        if is_best or progress.finished or due:
+        for_good = bool(epoch_ended and wanted.keep_every_epochs and progress.epoch % wanted.keep_every_epochs == 0)
+        to_publish = self.publisher.is_due(progress.epoch if epoch_ended else None, is_best)
+        if is_best or progress.finished or for_good or to_publish or save:
             saved = self._save(best=is_best, keep_for_good=for_good)
             if to_publish and not (progress.finished and is_best):  # that one is published with the report
                 self.publisher.offer(saved)
-        return "preempted" if not progress.finished and self._agree()[0] else "done"
 
     def _groups_of_batches(self) -> Iterator[list[Any]]:
         """The batches of each remaining optimizer step of this epoch."""
         progress, accumulation = self.progress, self.config.training.accumulation
         batches = iter(self.task.batches.epoch(progress.epoch, progress.batches_done))
-        left = self.steps_per_epoch - progress.batches_done // accumulation
+        left = self.steps_per_epoch - self._done_in_epoch()
         for _ in range(min(left, self.total_steps - progress.step)):
             began = time.perf_counter()
             group = [next(batches) for _ in range(accumulation)]
@@ -321,7 +345,8 @@ class Trainer:
 
     def _is_over(self) -> bool:
         """Whether all epochs, or all steps that there are to be, are done."""
-        return self.progress.epoch >= self.config.training.epochs or self.progress.step >= self.total_steps
+        epochs = self.config.training.epochs
+        return self.progress.step >= self.total_steps or (epochs is not None and self.progress.epoch >= epochs)
 
     def _cut(self) -> str:
         """What the banner says of an end within an epoch."""

@@ -60,6 +60,12 @@ class Config(RunConfig):
         return self
 
     @model_validator(mode="after")
+    def _epochs_are_counted(self) -> Config:
+        if self.training.epochs is None:
+            raise ValueError("training.epochs: the curriculum counts them; give a number")
+        return self
+
+    @model_validator(mode="after")
     def _pictures_are_seen(self) -> Config:
         if self.pictures.cache is not None and not self.model.sees:
             raise ValueError(f"pictures.cache: a {self.model.type} model looks at no pictures; leave it out")

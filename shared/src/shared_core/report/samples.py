@@ -33,11 +33,10 @@ def reduced(path: Path, folder: Path) -> Path:
     about = PngInfo()
     about.add_text("Title", f"{name.capitalize()} at step {int(step):,}" if step.isdigit() else path.stem)
     about.add_text("Description", f"Step {int(step):,}." if step.isdigit() else "")
-    with Image.open(path, formats=["PNG"]) as picture:
-        if picture.width > WIDTH:
-            picture = picture.resize((WIDTH, round(picture.height * WIDTH / picture.width)), Image.Resampling.BOX)
-        folder.mkdir(parents=True, exist_ok=True)
-        target = folder / f"sample-{path.name}"
-        with files.atomic_path(target) as temporary:
-            picture.save(temporary, "PNG", pnginfo=about)
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"sample-{path.name}"
+    with Image.open(path, formats=["PNG"]) as picture, files.atomic_path(target) as temporary:
+        width = min(picture.width, WIDTH)
+        size = (width, round(picture.height * width / picture.width))
+        picture.resize(size, Image.Resampling.BOX).save(temporary, "PNG", pnginfo=about)
     return target

@@ -105,7 +105,7 @@ def copies(material: Material, rows: list[dict[str, Any]], each: int) -> torch.T
 
 
 def test_an_evaluation_holds_all_that_is_said_of_it(home: Path) -> None:
-    assert run(home, "evaluate", "--downstream") == 0
+    assert run(home, "evaluate", "--downstream", "--crossed") == 0
     found = records.read_evaluations(RunDir(of_run(home)))["test"]
     metrics, baselines = found["metrics"], found["baselines"]
     assert found["headline"] == "mask_fidelity" and found["n"] == len(material_of(home).part("test"))
@@ -116,6 +116,9 @@ def test_an_evaluation_holds_all_that_is_said_of_it(home: Path) -> None:
     assert metrics["kid"]["low"] <= metrics["kid"]["value"] <= metrics["kid"]["high"]
     assert metrics["fid"]["n"] == baselines["real against real"]["fid"]["n"] == found["n"] // 2
     assert metrics["fid"]["value"] > baselines["real against real"]["fid"]["value"]  # it has hardly learned
+    ratio = metrics["mask_fidelity_crossed"]["value"] / baselines["real photographs"]["mask_fidelity_crossed"]["value"]
+    assert metrics["mask_fidelity_crossed_share"]["value"] == pytest.approx(ratio, rel=1e-6)
+    assert set(baselines["masks shuffled"]["differences"]) == {"mask_fidelity", "mask_dice", "mask_fidelity_crossed"}
     assert {"gain_accuracy", "gain_macro_f1", "memorised", "memorised_of_training"} <= set(metrics)
     assert metrics["memorised_of_training"]["n"] == 12
     assert "Distance of generated images from real ones" in found["tables"]

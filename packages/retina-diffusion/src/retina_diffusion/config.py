@@ -86,6 +86,9 @@ class EvaluateOptions(RunOptions):
     """What is measured."""
 
     split: Literal["val", "test"] = Field("test", description="which photographs")
+    crossed: bool = Field(
+        False, description="also judge by segmenters that learned from photographs which the generator never saw"
+    )
     downstream: bool = Field(False, description="also train graders with and without generated images")
 
 

@@ -53,6 +53,8 @@ def run(app: App, config: Config, options: EvaluateOptions) -> int:
     of_known = draw(known, 1, "images of training photographs")
     found = Measures(app.headline, who, options.split)
     found.add_following(judge, masked, of_masks, classes, len(train.masked))
+    if options.crossed:
+        found.add_crossed(masked, of_masks, classes)
     found.add_distances(look or features.of_segmenter(judge), some, of_some)
     others = [part for name, part in parts.items() if name != "train"]
     found.add_copies(train, others, [(masked, of_masks), (some, of_some)], (known, of_known))
@@ -79,6 +81,8 @@ def require_enough(material: Material, options: EvaluateOptions) -> None:
         if (count := len(material.parts[name])) < LEAST:
             key = "data.source" if name == "train" else f"split.{name}"
             raise UserError(f"{key}: {count} photographs in {name}; evaluate needs {LEAST} at least")
+    if options.crossed and (count := sum(bool(row["masks"]) for row in material.part(options.split))) < LEAST:
+        raise UserError(f"--crossed: {count} photographs of {options.split} have masks; it needs {LEAST}; leave it out")
     if options.downstream:
         learnt, asked = ({row["grade"] for row in material.part(name)} - {None} for name in ("train", options.split))
         if len(learnt) < 2 or not asked:

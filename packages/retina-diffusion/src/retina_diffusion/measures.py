@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from retina_diffusion import (
+    crossed,
     distances,
     downstream,
     features,
@@ -43,6 +44,11 @@ FOLLOWING = (
     "that looks for them in generated images; mask_fidelity_share is that of its score on the real photographs of the "
     "same masks. The generator learned from the same photographs as the segmenter: images that repeat these are easier "
     "to read for it than new photographs are, so the share flatters a generator that learned by heart (see memorised)"
+)
+CROSSED = (
+    "mask_fidelity_crossed: the same, by two segmenters that learned from one half of these {} photographs each, which "
+    "the generator never saw, and look at the other half and at images of its masks; few photographs make weak judges: "
+    "compare with the real photographs beside it"
 )
 DISTANCES = (
     "FID and KID are of the features of {}, not of Inception's: compare them with their floor, real against real, and "
@@ -98,6 +104,30 @@ class Measures:
         self.about["tables"]["How well each class follows its mask"] = tables.by_class(by_class, classes)
         self.about["notes"].append(FOLLOWING.format(", ".join(classes), trained_on))
         self._figure(figures.samples(masked, images, of_images, each, self.split, self.who.run.figures))
+
+    def add_crossed(self, masked: Real, images: torch.Tensor, classes: Sequence[Channel]) -> None:
+        """Whether images follow their masks for segmenters that share no photograph with the generator."""
+        config, chosen = self.who.config, [CHANNELS.index(name) for name in classes]
+        steps, device = config.evaluation.segmenter_steps, self.who.runtime.device
+        message(f"training two segmenters, on one half each of the {len(masked.rows)} photographs with masks")
+        of_images, of_real = crossed.seen(masked, images, config.seed, steps, device)
+        mask_N = np.repeat(np.arange(len(masked.rows)), len(images) // len(masked.rows))
+        found = following.follow(
+            of_images[:, chosen],
+            of_real[:, chosen],
+            masked.mask[:, chosen],
+            masked.known[:, chosen],
+            mask_N,
+            torch.full((len(chosen),), 0.5),  # of Dice, which is not asked for: both segmenters have their own
+            config.seed,
+        )
+        own, beside = tables.crossed(found)
+        self.about["metrics"] |= own
+        for name, more in beside.items():
+            about = self.about["baselines"][name]
+            about |= {key: value for key, value in more.items() if key != "differences"}
+            about["differences"] = about.get("differences", {}) | more.get("differences", {})
+        self.about["notes"].append(CROSSED.format(len(masked.rows)))
 
     def add_distances(self, look: Features, real: Real, images: torch.Tensor) -> None:
         """FID and KID beside what real photographs have among themselves; one image like each photograph."""

@@ -85,6 +85,20 @@ def test_evaluation_computes_in_the_precision_of_the_run() -> None:
         assert seen == [torch.bfloat16]
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_what_is_learned_is_kept_in_fp32_under_bf16(optimizer: str) -> None:
+    """Weights of eight bits would not notice small steps: only what is computed from them is rounded."""
+    ours, task = learner(precision="bf16", ema_decay=0.5, optimizer=optimizer)
+    seen: set[torch.dtype] = set()
+    task.model.out.register_forward_hook(lambda module, inputs, output: seen.add(output.dtype))
+    ours.step([next(iter(task.batches.epoch(0, 0)))], 0, None)
+    assert seen == {torch.bfloat16}
+    assert ours.averaged is not None
+    states = [value for one in ours.optimizers for state in one.state.values() for value in state.values()]
+    kept = [*task.model.parameters(), *ours.averaged.tensors.values(), *states]
+    assert {t.dtype for t in kept if torch.is_tensor(t) and t.is_floating_point()} == {torch.float32}
+
+
 def test_state_comes_back() -> None:
     ours, task = learner(ema_decay=0.5)
     batch = next(iter(task.batches.epoch(0, 0)))

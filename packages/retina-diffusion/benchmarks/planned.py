@@ -39,7 +39,12 @@ def configuration(options: argparse.Namespace, again: bool, home: str) -> Config
     return Config.model_validate(
         {
             "data": {"size": options.size, "name": "none"},
-            "model": {"dim": options.dim, "depth": options.depth, "heads": options.dim // 64, "patch": options.patch},
+            "model": {
+                "dim": options.dim,
+                "depth": options.depth,
+                "heads": max(1, options.dim // 64),
+                "patch": options.patch,
+            },
             "training": {"batch_size": options.batch, "ema_decay": 0.999, "resume": "never"},
             "runtime": {"device": options.device, "gradient_checkpointing": again},
             "paths": {"data": home, "runs": home},
@@ -80,8 +85,9 @@ def recorded(config: Config, runtime: Runtime) -> float:
     with tempfile.NamedTemporaryFile(suffix=".json") as file:
         profiler.export_chrome_trace(file.name)
         events = json.loads(Path(file.name).read_text(encoding="utf-8"))["traceEvents"]
-    changes = sorted((event["ts"], event["args"]["Bytes"]) for event in events if event["name"] == "[memory]")
-    return max(accumulate(size for _, size in changes))
+    changes = [event for event in events if event["name"] == "[memory]"]
+    changes.sort(key=lambda event: event["ts"])  # those of one instant stay in their order
+    return max(accumulate(event["args"]["Bytes"] for event in changes))
 
 
 def small(config: Config) -> Config:
@@ -105,7 +111,7 @@ def run(config: Config, runtime: Runtime, steps: int) -> list[float]:
 
 
 def in_a_process(*flags: str) -> dict[str, float]:
-    line = subprocess.run([sys.executable, __file__, *flags], check=True, capture_output=True, text=True).stdout
+    line = subprocess.run([sys.executable, __file__, *flags], check=True, stdout=subprocess.PIPE, text=True).stdout
     found: dict[str, float] = json.loads(line.splitlines()[-1])
     return found
 

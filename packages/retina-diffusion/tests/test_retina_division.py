@@ -103,5 +103,11 @@ def test_an_empty_part_is_named() -> None:
         divide(20 * rows_of(0, 1), Split(test=0.01))
     with pytest.raises(UserError, match=r"split\.val: the val split is empty"):
         divide(20 * rows_of(0, 1), Split(val=0.01))
-    with pytest.raises(UserError, match=r"split\.test: the train split is empty"):
+    with pytest.raises(UserError, match=r"split\.test and split\.val: the train split is empty"):
         divide(rows_of(0, 20, ("test",)) + rows_of(0, 2, ("val",)), Split())
+
+
+def test_a_share_that_leaves_nothing_is_named() -> None:
+    rows = [{"grade": None, "masks": [], "split": None} for _ in range(20)]
+    with pytest.raises(UserError, match=r"data\.sample_ratio: the train split is empty"):
+        divide(rows, Split(), 0.001)

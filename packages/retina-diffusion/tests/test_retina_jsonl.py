@@ -137,3 +137,24 @@ def test_nothing_to_read(folder: Path) -> None:
     (folder / "list.jsonl").mkdir()
     with pytest.raises(UserError, match="a file is where a folder should be, or the other way round"):
         jsonl.read(folder)
+
+
+def test_names_that_others_give(folder: Path) -> None:
+    """RetinaLogos' list, and what Lumina trains from."""
+    about = {"id": "7", "width": 4, "height": 4}
+    said = [{"from": "human", "value": "Describe it."}, {"from": "gpt", "value": "An eye."}]
+    path = listed(folder, [{"image": "a.png", "caption": "An eye.", **about}], name="list.json")
+    path.write_text(json.dumps(json.loads(path.read_text())))
+    lines = listed(folder, {"path": "a.png", "prompt": "An eye."}, {"image": "a.png", "conversations": said})
+    for record in (*jsonl.read(path), *jsonl.read(lines)):
+        assert (record.image, record.caption) == (folder / "a.png", "An eye.")
+    path.write_text(json.dumps([{"image": "a.png"}, {"image": "c.png"}]))
+    with pytest.raises(UserError, match=r"list\.json: entry 2: .*c\.png: no such file"):
+        jsonl.read(path)
+    path.write_text('{"image": "a.png"}')
+    with pytest.raises(UserError, match=r"list\.json: must be a list of objects"):
+        jsonl.read(path)
+    with pytest.raises(UserError, match="caption is empty"):
+        jsonl.read(listed(folder, {"image": "a.png", "conversations": []}, name="other.jsonl")) and jsonl.read(
+            listed(folder, {"image": "a.png", "conversations": [{"value": " "}]}, name="other.jsonl")
+        )

@@ -19,13 +19,20 @@ def rows_of(seed: int, count: int) -> Rows:
     """The first two have what at least two kinds need."""
     random = np.random.default_rng(seed)
     rows: Rows = [
-        {"grade": 0, "masks": ["MA"], "present": []},
-        {"grade": 1, "masks": ["MA"], "present": ["MA", "FOV"]},
+        {"grade": 0, "masks": [*LESIONS], "known": [*LESIONS], "present": []},
+        {"grade": 1, "masks": ["MA"], "known": ["MA", "FOV"], "present": ["MA", "FOV"]},
     ]
     for _ in range(count):
-        masks = ["MA", "HE", "EX", "SE"] if random.random() < 0.7 else []
+        masks = [["MA", "HE", "EX", "SE"], ["MA", "HE", "EX", "SE"], ["OD"], ["EX", "OD"], []][random.integers(5)]
         present = [*(name for name in masks if random.random() < 0.4), "FOV"]
-        rows.append({"grade": [None, 0, 1, 2, 3, 4][random.integers(6)], "masks": masks, "present": present})
+        rows.append(
+            {
+                "grade": [None, 0, 1, 2, 3, 4][random.integers(6)],
+                "masks": masks,
+                "known": [*masks, "FOV"],
+                "present": present,
+            }
+        )
     return rows
 
 
@@ -72,6 +79,8 @@ def test_every_lesion_equally_often(rows: Rows, count: int, seed: int) -> None:
     for order in found:
         kind, present = kinds[order.number % len(kinds)], rows[order.row]["present"]
         assert kind in present if kind != "none" else not set(LESIONS) & set(present)
+        if kind == "none":  # of a photograph where nobody looked for lesions, nobody knows that there are none
+            assert set(LESIONS) <= set(rows[order.row]["known"])
 
 
 def test_rows_come_in_random_order() -> None:
@@ -81,6 +90,13 @@ def test_rows_come_in_random_order() -> None:
 
 @pytest.mark.parametrize("balance", ["grade", "lesion"])
 def test_one_kind_cannot_be_balanced(balance: Any) -> None:
-    rows: Rows = [{"grade": 2, "masks": ["MA"], "present": ["MA"]}] * 5
+    rows: Rows = [{"grade": 2, "masks": ["MA"], "known": ["MA"], "present": ["MA"]}] * 5
     with pytest.raises(UserError, match=f"--balance {balance}: these 5 photographs are all of one kind; leave it out"):
+        orders(rows, None, 1, balance, 0)
+
+
+@pytest.mark.parametrize("balance", ["grade", "lesion"])
+def test_what_is_not_known_cannot_be_balanced(balance: Any) -> None:
+    rows: Rows = [{"grade": None, "masks": [], "known": [], "present": []}] * 5
+    with pytest.raises(UserError, match=f"--balance {balance}: these 5 photographs have no"):
         orders(rows, None, 1, balance, 0)

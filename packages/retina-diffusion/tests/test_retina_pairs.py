@@ -74,7 +74,9 @@ def test_names_that_are_there_twice(root: Path) -> None:
 @pytest.mark.parametrize("name", ["d.png", "d_MA.png", "a_ma.png", "MA/d.png"])
 def test_a_mask_of_no_photograph(name: str, root: Path) -> None:
     put(root / "masks" / name, at=3)
-    with pytest.raises(UserError, match=r"belongs to no photograph in .*images; name it NAME_CHANNEL or NAME"):
+    with pytest.raises(
+        UserError, match=r"belongs to no photograph in .*images; name it NAME_CHANNEL or NAME, where .* OD"
+    ):
         pairs.read(root)
 
 
@@ -120,8 +122,11 @@ def test_a_source_of_no_layout(tmp_path: Path) -> None:
         sources.items(Data(source=str(tmp_path)))
     with pytest.raises(UserError, match="nowhere: no such file or folder; give one, or `sample`"):
         sources.items(Data(source=str(tmp_path / "nowhere")))
-    with pytest.raises(UserError, match=r"a\.png: is no UTF-8 text"):  # a file is taken for a list
+    with pytest.raises(UserError, match=r"a\.png: must be a \.jsonl or \.json list, or a folder; give the file's"):
         sources.items(Data(source=str(put(tmp_path / "a.png"))))
+    (tmp_path / "b.parquet").write_bytes(b"")
+    with pytest.raises(UserError, match=r"b\.parquet: must be a \.jsonl or \.json list, or a folder"):
+        sources.items(Data(source=str(tmp_path / "b.parquet")))
 
 
 def test_two_sources_are_two_splits(tmp_path: Path) -> None:
@@ -130,10 +135,9 @@ def test_two_sources_are_two_splits(tmp_path: Path) -> None:
         put(tmp_path / part / "masks" / f"{part}_MA.png", at=3)
     data = Data(train_data_path=str(tmp_path / "one"), val_data_path=str(tmp_path / "two"))
     found = sources.items(data)
-    assert [(item.name, item.record.split) for item in found] == [("one", "train"), ("two", "val")]  # type: ignore[union-attr]
-    put(tmp_path / "two" / "images" / "one.png")
-    with pytest.raises(UserError, match="'one' is the name of another photograph as well"):
-        sources.items(data)
+    assert [(item.name, item.record.split) for item in found] == [("train-one", "train"), ("val-two", "val")]  # type: ignore[union-attr]
+    put(tmp_path / "two" / "images" / "one.png")  # another photograph of the same name
+    assert [item.name for item in sources.items(data)] == ["train-one", "val-one", "val-two"]
 
 
 def test_a_data_set_of_the_hub_is_a_folder(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Plans: what they count is what the network does, without data and without memory."""
 
+import dataclasses
 import json
 import resource
 from pathlib import Path
@@ -13,6 +14,7 @@ from retina_diffusion import plan
 from retina_diffusion.__main__ import APP, main
 from retina_diffusion.config import Config, PlanOptions
 from retina_diffusion.plan import Imagined
+from shared_core import gpus
 from shared_core.errors import UserError
 from shared_core.runtime import Runtime
 
@@ -127,7 +129,8 @@ def test_nothing_that_fits_is_refused(
          "--runtime.gradient_checkpointing true would fit"),
         (["--gpu", "T4", "--precision", "fp16", "--config", "standard", "--runtime.gradient_checkpointing", "true",
           "--training.micro_batch", "128"], "--training.micro_batch 26 would fit"),
-        (["--gpu", "T4", "--precision", "fp16", "--config", "guide_standard"], "a smaller --model.dim"),
+        (["--gpu", "T4", "--precision", "fp16", "--config", "guide_standard"],
+         "weights and optimizer alone fill it; take a smaller --model.dim"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_refused(
@@ -159,3 +162,13 @@ def test_the_default_configuration_is_planned(tmp_path: Path) -> None:
     assert isinstance(config, Config)
     made = plan.one(config, Runtime.start(config.runtime, 0), PlanOptions(gpu="A10G"))
     assert made.seconds is not None and torch.zeros(1).item() == 0  # and tensors have memory again
+
+
+def test_a_tenth_of_the_memory_is_kept_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the note and the table call fitting is the same."""
+    flags = ["--gpu", "A10G", "--config", "tiny", *CPU]
+    needed = planned(tmp_path, *flags)["peak_memory_bytes"]
+    for share, code in ((0.92, 2), (0.88, 0)):
+        gpu = dataclasses.replace(gpus.find("A10G"), memory=needed / share)
+        monkeypatch.setattr(gpus, "GPUS", (gpu,))
+        assert main(["plan", *flags, "--paths.data", str(tmp_path)]) == code

@@ -299,7 +299,7 @@ def test_damaged_lists_of_a_set_are_named(source: Path) -> None:
 
 def test_an_unreadable_photograph_is_named(source: Path) -> None:
     (source.parent / "7.png").write_bytes(b"\x89PNG")
-    with pytest.raises(UserError, match=r"7\.png: cannot be read as a picture"):
+    with pytest.raises(UserError, match=r"list\.jsonl:8: .*7\.png: cannot be read as a picture"):
         prepare.prepare(from_list(source), Split(), source.parent / "set")
 
 
@@ -471,3 +471,41 @@ def test_the_whole_of_idrid(tmp_path: Path) -> None:
     assert {name: part["photographs"] for name, part in counts["splits"].items()} == {
         "train": 361, "val": 40, "test": 130,
     }  # fmt: skip
+
+
+def test_settings_that_cannot_be_leave_the_set_in_use(source: Path) -> None:
+    """A flag that was mistyped must not cost the set that is there."""
+    folder = source.parent / "set"
+    prepare.prepare(from_list(source), Split(), folder)
+    (source.parent / "3.png").write_bytes(b"no picture any more")
+    with pytest.raises(UserError, match=r"3\.png: cannot be read"):
+        prepare.prepare(from_list(source, size=24), Split(), folder)
+    assert len(prepare.load(folder)) == COUNT and prepared.read_manifest(folder)["settings"]["size"] == 16
+
+
+def test_two_lists_of_the_guide_are_one_set(source: Path) -> None:
+    """Their lines have the same numbers."""
+    val = source.with_name("val.jsonl")
+    lines = source.read_text().splitlines()
+    source.write_text("\n".join(lines[:-3]))
+    val.write_text("\n".join(lines[-3:]))
+    data = Data(train_data_path=str(source), val_data_path=str(val), size=16)
+    counts = prepare.prepare(data, Split(), source.parent / "both")["counts"]
+    assert counts["splits"]["val"]["photographs"] == 3 and counts["photographs"] == COUNT
+
+
+def test_masks_that_cover_too_much_and_stretched_photographs_are_told(
+    source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = source.parent
+    counts = prepare.prepare(from_list(source), Split(), folder / "set")["counts"]
+    assert counts["covered"]["MA"] == pytest.approx(0.1, rel=0.5) and "warning" not in capsys.readouterr().err
+    for path in folder.glob("*_MA.png"):
+        with Image.open(path) as mask:
+            white = Image.fromarray(1 - np.asarray(mask))
+        white.save(path)
+    data = from_list(source, aspect="native", multiple=16)
+    counts = prepare.prepare(data, Split(), folder / "white")["counts"]
+    said = capsys.readouterr().err
+    assert counts["covered"]["MA"] > 0.8 and "warning: microaneurysms cover 90%" in said
+    assert counts["stretched"] > 0 and f"{counts['stretched']} photographs change their aspect ratio" in said

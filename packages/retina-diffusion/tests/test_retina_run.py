@@ -133,6 +133,14 @@ def test_images_are_those_of_seed_and_number_whatever_the_batch(home: Path) -> N
     assert three.evaluations == 3  # Heun asks twice a step, but for the last
 
 
+def test_shifted_times_are_other_steps(home: Path) -> None:
+    who = trained(home)
+    plain, shifted, same = (
+        who.draw(asked(who), [0, 1, 2], 0, Sampling(steps=3, shift=shift)).x_B for shift in (None, 0.3, 1.0)
+    )
+    assert torch.equal(plain, same) and not torch.allclose(plain, shifted, atol=1e-3)
+
+
 def test_each_condition_counts_and_guidance_turns_it_up(home: Path) -> None:
     who = trained(home)
     with torch.no_grad():
@@ -197,6 +205,37 @@ def test_no_mask_is_written_that_the_network_does_not_see(home: Path) -> None:
     assert list(predict._masks(sample, ("OD", "FOV"))) == ["OD", "FOV"]
     sample["known"][CHANNELS.index("OD")] = False
     assert list(predict._masks(sample, ("OD", "FOV"))) == ["FOV"]
+
+
+def test_images_stay_in_the_split_of_their_masks(home: Path, tmp_path: Path) -> None:
+    """Else masks of test photographs would train whoever prepares the folder."""
+    out = tmp_path / "made"
+    assert run(home, "predict", "--count", "3", "--split", "test", "--out", str(out)) == 0
+    assert run(home, "predict", "--count", "2", "--split", "test", "--out", str(out)) == 0
+    rows = [json.loads(line) for line in (out / "photographs.jsonl").read_text().splitlines()]
+    assert [row["split"] for row in rows] == 3 * ["test"]  # all that are there, not the two of the second call
+
+
+def test_words_that_training_never_showed(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ("--count", "1", "--out", str(tmp_path / "made"))
+    assert run(home, "predict", *flags, "--caption", "Fundus photograph of a zebra.") == 0
+    assert "words that training never showed say nothing: of, a, zebra" in capsys.readouterr().err
+    assert run(home, "predict", *flags, "--caption", "Striped zebra") == 2
+    assert "knows none of these words; training taught it: " in error(capsys)
+
+
+def test_masks_of_another_size_and_kind(home: Path, tmp_path: Path) -> None:
+    """A model that was trained at 32 pixels draws at 48."""
+    folder = tmp_path / "own"
+    for part, name in (("images", "a.png"), ("masks", "a_OD.png")):
+        (folder / part).mkdir(parents=True)
+        mask = np.zeros((60, 60), np.uint8)
+        mask[20:30, 10:20] = 255
+        Image.fromarray(mask if part == "masks" else mask * 0 + 90).save(folder / part / name)
+    flags = ("--input", str(folder), "--input_layout", "pairs", "--data.size", "48", "--out", str(tmp_path / "made"))
+    assert run(home, "predict", *flags) == 0
+    with Image.open(tmp_path / "made" / "images" / "000000.png") as image:
+        assert image.size == (48, 48)
 
 
 def test_predictions_go_on_where_they_stopped(home: Path, tmp_path: Path) -> None:

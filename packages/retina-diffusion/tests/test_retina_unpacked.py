@@ -1,5 +1,7 @@
 """Data sets in tables, through the library that the Hub's data sets are read with."""
 
+import io
+import math
 from pathlib import Path
 
 import datasets
@@ -58,7 +60,7 @@ def test_rows_become_photographs(tmp_path: Path, cache: Path) -> None:
         train={
             "image": [photograph(k) for k in range(3)],
             "label": [2, 4, None],
-            "text": ["An eye.", None, ""],
+            "text": ["An eye.", None, None],
             "mask_MA": [mask(3), None, None],
             "EX": [None, None, mask(5)],
         },
@@ -114,14 +116,16 @@ def test_folders_of_images_are_grades_by_their_names(tmp_path: Path) -> None:
     [
         (None, None), (-1, None), (3, 3), ("4", 4), ("no diabetic retinopathy", 0), ("Normal", 0), ("NoDR", 0),
         ("Mild non-proliferative diabetic retinopathy", 1), ("Severe NPDR", 3), ("severe", 3), ("PDR", 4),
-        ("proliferative", 4),
+        ("proliferative", 4), (2.0, 2), (math.nan, None), ("No apparent retinopathy", 0), ("Proliferate_DR", 4),
     ],
 )  # fmt: skip
 def test_names_of_grades(label: object, grade: int | None) -> None:
     assert unpacked.grade_of(label) == grade
 
 
-@pytest.mark.parametrize("label", [5, -2, "", "non-proliferative", "cataract", True, 1.5])
+@pytest.mark.parametrize("label", [5, -2, "", "non-proliferative", "cataract", True, 1.5, math.inf,
+                                    "Severe PDR", "PDR, severe haemorrhage", "severe glaucoma", "no mild DR",
+                                    "mild cataract"])  # fmt: skip
 def test_other_labels_are_refused(label: object) -> None:
     with pytest.raises(UserError, match=r"no grade of diabetic retinopathy \(0 to 4"):
         unpacked.grade_of(label, "row 1")
@@ -156,3 +160,58 @@ def test_a_column_of_text_is_no_image(tmp_path: Path) -> None:
 def test_columns_that_nobody_uses_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     unpacked.read(written(tmp_path / "set", train={"image": [photograph(0)], "id": ["x"]}))
     assert "columns that are not used: id" in capsys.readouterr().err
+
+
+def test_what_cannot_be_read_is_named_by_its_row(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    pictures = [photograph(0), photograph(1)]
+    streams = [io.BytesIO() for _ in pictures]
+    for picture, stream in zip(pictures, streams, strict=True):
+        picture.save(stream, "PNG")
+    cells = [{"bytes": stream.getvalue()[: None if k == 0 else 90], "path": None} for k, stream in enumerate(streams)]
+    datasets.Dataset.from_dict({"image": cells}).to_parquet(folder / "train.parquet")
+    good, bad = sources.items(Data(source=str(folder)))
+    assert good.read().image.shape == (40, 48, 3)
+    with pytest.raises(UserError, match=r"set: train, row 1: .* cannot be read as a picture"):
+        bad.read()
+
+
+@pytest.mark.parametrize("path", ["/etc/hostname", "../outside.png", "nowhere.png"])
+def test_files_outside_the_folder_are_no_images(path: str, tmp_path: Path) -> None:
+    """A data set of the Hub could name any file of this machine."""
+    photograph(0).save(tmp_path / "outside.png")
+    datasets.Dataset.from_dict({"image": [{"bytes": None, "path": path}]}).to_parquet(tmp_path / "set/train.parquet")
+    with pytest.raises(UserError, match=rf"train, row 0: image: {path}: no such file in"):
+        unpacked.read(tmp_path / "set")
+
+
+def test_a_damaged_copy_in_the_cache_is_written_again(tmp_path: Path, cache: Path) -> None:
+    root = written(tmp_path / "set", train={"image": [photograph(0)]})
+    (item,) = sources.items(Data(source=str(root)))
+    (copy,) = (path for path in cache.rglob("*") if path.is_file())
+    copy.write_bytes(bytes(copy.stat().st_size))  # of the same length
+    (item,) = sources.items(Data(source=str(root)))
+    assert (item.read().image == np.asarray(photograph(0))).all()
+
+
+@pytest.mark.parametrize("name", ["metadata.jsonl", "train/metadata.jsonl", "metadata.csv"])
+def test_lists_that_the_library_knows(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "set" / name
+    path.parent.mkdir(parents=True)
+    photograph(0).save(path.parent / "a.png")
+    line = '{"file_name": "a.png", "text": "An eye."}' if name.endswith("jsonl") else "file_name,text\na.png,An eye."
+    path.write_text(line + "\n")
+    (item,) = sources.items(Data(source=str(tmp_path / "set")))
+    assert item.record.caption == "An eye." and item.record.split == "train"  # type: ignore[union-attr]
+
+
+def test_masks_of_all_classes_and_of_one(tmp_path: Path) -> None:
+    root = written(tmp_path / "set", train={"image": [photograph(0)], "mask": [mask(1)], "OD": [mask(2)]})
+    with pytest.raises(UserError, match="row 0: has a mask of all classes and one of OD"):
+        unpacked.read(root)
+
+
+@pytest.mark.parametrize("caption", ["", "  "])
+def test_an_empty_caption(caption: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"row 0: caption '{caption}': must be text"):
+        unpacked.read(written(tmp_path / "set", train={"image": [photograph(0)], "text": [caption]}))

@@ -231,6 +231,7 @@ def dataset(name: str, revision: str | None, **options: Any) -> Any:
     """
     library = _library("datasets", "datasets")
     if is_folder(name):
+        library.disable_progress_bars()  # of the copy that it makes
         try:
             return library.load_dataset(str(Path(name).expanduser()), **options)
         except Exception as error:  # the library's own, of many kinds

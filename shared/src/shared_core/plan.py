@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from shared_core.runtime import Runtime
     from shared_core.settings import RunConfig
     from shared_core.task import Task
+
+
+ROOM = 0.9  # share of a device's memory that a plan may fill
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,11 @@ class Plan:
     @property
     def peak_memory_bytes(self) -> float:
         return sum(self.memory.values())
+
+    @property
+    def room(self) -> float:
+        """Bytes that a plan may fill of the memory, which it may be wrong by a tenth about; endless where not known."""
+        return math.inf if self.memory_available is None else ROOM * self.memory_available
 
     @property
     def seconds(self) -> float | None:
@@ -134,8 +143,8 @@ def plan(config: RunConfig, task: Task, runtime: Runtime, steps: int = 5, gpu: s
         memory["CUDA context"] = gpus.CONTEXT_BYTES
         seconds, how = _roofline(named, config, measured, memory, precision)
         notes += how
-    if available is not None and sum(memory.values()) > available:
-        notes.append(_too_large(memory, available, _micro_batch(config)))
+    if available is not None and sum(memory.values()) > ROOM * available:
+        notes.append(_too_large(memory, ROOM * available, _micro_batch(config)))
     return Plan(
         name=config.name or "default",
         device=device,
@@ -268,16 +277,16 @@ def _measured(pace: Pace) -> str:
     return f"time: scaled up from a piece of {pace.samples} samples here; measuring whole steps would take longer"
 
 
-def _too_large(memory: dict[str, float], available: float, samples: int) -> str:
-    """A note that says what would fit."""
+def _too_large(memory: dict[str, float], room: float, samples: int) -> str:
+    """A note that says what would fit into so many bytes."""
     growing = (memory["activations"] + memory["workspace"]) / samples
-    room = 0.9 * available - (sum(memory.values()) - growing * samples)
-    if room < growing:
+    left = room - (sum(memory.values()) - growing * samples)
+    if left < growing:
         return (
-            "does not fit: weights and optimizer alone fill the memory; use a smaller model, or split it with "
-            "--runtime.fsdp true and more --processes"
+            "does not fit: weights and optimizer alone fill the memory, of which a tenth is kept free; use a smaller "
+            "model, or split it with --runtime.fsdp true and more --processes"
         )
-    fits = int(room / growing)
+    fits = int(left / growing)
     return f"does not fit at once; --training.micro_batch {fits} would (the effective batch stays the same)"
 
 

@@ -43,6 +43,10 @@ class Vocabulary:
         """Of the words."""
         return {word: index for index, word in enumerate(self.words, start=SPECIAL)}
 
+    def unknown(self, text: str) -> list[str]:
+        """The words of a text that training never saw, which say nothing to the model."""
+        return [word for word in words(text)[: self.tokens] if word not in self.numbers]
+
     def encode(self, text: str) -> torch.Tensor:
         """(S,) int64; a text without words is `NULL` throughout."""
         found = [self.numbers.get(word, UNKNOWN) for word in words(text)[: self.tokens]]

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from retina_diffusion.data_config import Data, Split
+from retina_diffusion.data_config import Data, Layout, Split
 from retina_diffusion.evaluation_config import Evaluation
 from retina_diffusion.model_config import Augment, Flow, Model, Sampling, Text
 from shared_core.runs import RunOptions
@@ -100,8 +100,10 @@ class PredictOptions(RunOptions):
     )
     input: Path | None = Field(
         None,
-        description="a source of photographs with masks instead, as data.source takes it (only masks and texts count)",
+        description="a source of photographs with masks instead, as data.source takes it; of the photographs only size "
+        "and field of view count",
     )
+    input_layout: Layout = Field("auto", description="of --input, as data.layout")
     count: int | None = Field(
         None, ge=1, description="how many images; default: per_mask for each photograph, of a split at most 60"
     )

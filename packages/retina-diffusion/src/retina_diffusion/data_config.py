@@ -11,6 +11,8 @@ from pydantic import Field, model_validator
 from retina_diffusion.channels import Channel
 from shared_core.settings import Section, resumable
 
+Layout = Literal["auto", "idrid", "jsonl", "pairs", "table"]
+
 
 class Data(Section):
     """Photographs with masks and texts (`retina_diffusion.prepare`)."""
@@ -21,7 +23,7 @@ class Data(Section):
         description="sample (drawn photographs, needs nothing), IDRiD's folder, a .jsonl file or a folder of them, a "
         "folder with images/ and masks/, or hub:OWNER/NAME[@REVISION], a data set with one of these",
     )
-    layout: Literal["auto", "idrid", "jsonl", "pairs", "table"] = Field(
+    layout: Layout = Field(
         "auto", description="of a folder; auto: what is in it; table: Parquet, and whatever `datasets` reads"
     )
     part: Literal["all", "segmentation", "grading"] = Field(

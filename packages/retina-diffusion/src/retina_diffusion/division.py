@@ -46,9 +46,9 @@ def divide(rows: Sequence[dict[str, Any]], wanted: Split, sample_ratio: float = 
     parts = {"train": train, "val": val, "test": test}
     for name, part in parts.items():
         if not len(part):
-            raise UserError(
-                f"split.{name if name != 'train' else 'test'}: the {name} split is empty; change the shares"
-            )
+            shares = f"split.{name}" if name != "train" else "split.test and split.val"
+            key = "data.sample_ratio" if name == "train" and sample_ratio < 1 else shares
+            raise UserError(f"{key}: the {name} split is empty; change the shares")
     return parts
 
 

@@ -2,7 +2,9 @@
 
     {"image_path": "a.png", "caption": "...", "mask_path": null, "grade": 2, "split": "train"}
 
-Only `image_path` must be there; paths are relative to the list. `mask_path` is null (no mask is known), a file whose
+Only `image_path` must be there; paths are relative to the list. A ``.json`` file is one list of such objects, as
+RetinaLogos has them. `image` and `path` say the same as `image_path`, `text` and `prompt` (or the last of
+`conversations`) as `caption`: Lumina's names. `mask_path` is null (no mask is known), a file whose
 pixel values number the classes of ``data.mask_values``, or files by channel: {"MA": "a_MA.png", "EX": null}, where null
 says that the class was looked for and is not there. `grade` (also `label`) is 0 to 4.
 """
@@ -10,7 +12,7 @@ says that the class was looked for and is not there. `grade` (also `label`) is 0
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,9 @@ from shared_core.errors import UserError
 KEYS = {
     *("image_path", "caption", "mask_path", "grade", "label", "split", "name"),
     *("source", "quality_score", "metadata"),  # of exports; not needed here
+    *("id", "width", "height"),  # of RetinaLogos; not needed here
 }
+OTHER_NAMES = {"image": "image_path", "path": "image_path", "text": "caption", "prompt": "caption"}
 
 
 def read(path: Path) -> list[Record]:
@@ -40,25 +44,43 @@ def read(path: Path) -> list[Record]:
 
 
 def _of(path: Path, several: bool) -> list[Record]:
+    prefix = f"{path.stem}-" if several else ""
+    return [_record(_named(row, where), path, where, f"{prefix}{number:06d}") for number, where, row in _rows(path)]
+
+
+def _rows(path: Path) -> Iterator[tuple[int, str, Any]]:
+    """Number, place (for messages) and content of each entry of a list."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")  # captions may hold other ends of lines
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise files.explain(error, path) from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: is no UTF-8 text ({error.reason} at byte {error.start})") from error
-    found = []
-    for number, line in enumerate(lines, start=1):
+    if path.suffix.lower() == ".json":
+        entries = _parsed(text, str(path))
+        if not isinstance(entries, list):
+            raise UserError(f"{path}: must be a list of objects; write one object a line in a .jsonl file otherwise")
+        yield from ((number, f"{path}: entry {number}", entry) for number, entry in enumerate(entries, start=1))
+        return
+    for number, line in enumerate(text.split("\n"), start=1):  # captions may hold other ends of lines
         if line.strip():
-            prefix = f"{path.stem}-" if several else ""
-            found.append(_record(_parsed(line, f"{path}:{number}"), path, f"{path}:{number}", f"{prefix}{number:06d}"))
-    return found
+            yield number, f"{path}:{number}", _parsed(line, f"{path}:{number}")
 
 
-def _parsed(line: str, where: str) -> dict[str, Any]:
+def _parsed(text: str, where: str) -> Any:
     try:
-        row = json.loads(line)
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: is not JSON ({error})") from None
+
+
+def _named(row: Any, where: str) -> dict[str, Any]:
+    """An entry with our names of things."""
+    if isinstance(row, dict) and isinstance(turns := row.get("conversations"), list):
+        said = turns[-1].get("value") if turns and isinstance(turns[-1], dict) else None
+        row = {**{key: value for key, value in row.items() if key != "conversations"}, "caption": said}
+    if isinstance(row, dict):
+        row = {OTHER_NAMES.get(key, key) if OTHER_NAMES.get(key) not in row else key: row[key] for key in row}
     if not isinstance(row, dict) or not isinstance(row.get("image_path"), str):
         raise UserError(f'{where}: must be an object with "image_path"')
     if unknown := sorted(row.keys() - KEYS):

@@ -35,7 +35,10 @@ def read(path: Path) -> NDArray[np.float32]:
     if ((values != 0) & (values != values.max())).any():
         found = np.unique(values)
         shown = ", ".join(map(str, found[:5].tolist())) + (", ..." if len(found) > 5 else "")
-        raise UserError(f"{path}: holds the values {shown}; a mask of one class has 0 and one other, which JPEG blurs")
+        raise UserError(
+            f"{path}: holds the values {shown}; a mask of one class has 0 and one other (JPEG and "
+            "smooth edges blur that): save it as PNG, black and white"
+        )
     return (values > 0).astype(np.float32)
 
 
@@ -59,7 +62,10 @@ def _values(image: Image.Image, path: Path) -> NDArray[Any]:
     number = (red.astype(np.int64) << 16) | (green.astype(np.int64) << 8) | blue
     if ((number != 0) & (number != number.max())).any():
         shown = ", ".join(f"#{one:06x}" for one in np.unique(number)[:4])
-        raise UserError(f"{path}: holds the colours {shown}, ...; a mask has black and one other, or is grey")
+        raise UserError(
+            f"{path}: holds the colours {shown}, ...; a mask has black and one other, or is grey; for several classes "
+            "write a file for each, or grey values 1, 2, ... and --data.mask_values"
+        )
     return brightest
 
 

@@ -23,12 +23,13 @@ class Order(NamedTuple):
 def orders(
     rows: Sequence[dict[str, Any]], count: int | None, per_mask: int, balance: Balance, seed: int
 ) -> list[Order]:
-    """Images of some rows (``grade``, ``present``).
+    """Images of some rows (``grade``, ``masks``, ``known``, ``present``).
 
     Args:
         count: how many; default: `per_mask` of each row.
         balance: none: every row equally often, in turn; grade: every grade that there is equally often; lesion: images
-            with each kind of lesion, and without any, equally often. Rows of a kind take turns, in random order.
+            with each kind of lesion, and those that were
+            searched for all and have none, equally often. Rows of a kind take turns, in random order.
 
     Raises UserError where nothing is known that could be balanced.
     """
@@ -37,7 +38,8 @@ def orders(
         return [Order(number, number % len(rows)) for number in range(total)]
     kinds = _grades(rows) if balance == "grade" else _lesions(rows)
     if len(kinds) < 2:
-        raise UserError(f"--balance {balance}: these {len(rows)} photographs are all of one kind; leave it out")
+        what = "are all of one kind" if kinds else f"have no {'grade' if balance == 'grade' else 'masks of lesions'}"
+        raise UserError(f"--balance {balance}: these {len(rows)} photographs {what}; leave it out")
     random = np.random.default_rng(seed)
     turns = [random.permutation(kind).tolist() for kind in kinds]
     total = per_mask * len(rows) if count is None else count
@@ -55,5 +57,7 @@ def _grades(rows: Sequence[dict[str, Any]]) -> list[list[int]]:
 def _lesions(rows: Sequence[dict[str, Any]]) -> list[list[int]]:
     with_masks = [index for index, row in enumerate(rows) if row["masks"]]
     kinds = [[index for index in with_masks if lesion in rows[index]["present"]] for lesion in LESIONS]
-    kinds.append([index for index in with_masks if not set(LESIONS) & set(rows[index]["present"])])
+    looked_for = {lesion for row in rows for lesion in LESIONS if lesion in row["known"]}
+    searched = [index for index in with_masks if looked_for <= set(rows[index]["known"])]
+    kinds.append([index for index in searched if not set(LESIONS) & set(rows[index]["present"])])
     return [kind for kind in kinds if kind]

@@ -29,7 +29,10 @@ def read(root: Path) -> list[Record]:
     for path in listed(root / "masks", deep=True):
         name, channel = _whose(path, images)
         if name is None:
-            raise UserError(f"{path}: belongs to no photograph in {root / 'images'}; name it NAME_CHANNEL or NAME")
+            raise UserError(
+                f"{path}: belongs to no photograph in {root / 'images'}; name it NAME_CHANNEL or NAME, "
+                f"where CHANNEL is {', '.join(CHANNELS)}"
+            )
         other = labels.get(name) if channel is None else by_channel[name].get(channel)
         if other is not None:
             raise UserError(f"{path}: {other} is the same mask; remove one of them")

@@ -16,7 +16,7 @@ from shared_core import files
 from shared_core.errors import UserError
 
 COVERAGE = "coverage"  # the note of a PNG file whose values are covered shares
-SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".ppm")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".ppm")
 
 
 @contextmanager

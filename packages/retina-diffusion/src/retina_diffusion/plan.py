@@ -58,10 +58,10 @@ def run(app: App, config: Config, options: PlanOptions) -> int:
 
 def _refuse_too_large(config: Config, runtime: Runtime, options: PlanOptions, made: Plan) -> None:
     """Raises UserError, with the setting to change, for a plan that the memory does not hold."""
-    room = made.memory_available
-    if room is None or made.peak_memory_bytes <= room:
+    room = made.room
+    if made.memory_available is None or made.peak_memory_bytes <= room:
         return
-    need = f"{quantity(made.peak_memory_bytes, 'B')} of {quantity(room, 'B')}"
+    need = f"{quantity(made.peak_memory_bytes, 'B')} of {quantity(made.memory_available, 'B')}, a tenth kept free"
     again = one(_recomputing(config, True), runtime, options).peak_memory_bytes
     raise UserError(f"plan: does not fit, {need}; {_memory_advice(made, again, room)}")
 
@@ -202,7 +202,7 @@ def _row(preset: Config, options: PlanOptions, runtime: Runtime, limit: float) -
         if again == preset.runtime.gradient_checkpointing:
             own = made
     assert own.seconds is not None
-    room = own.memory_available or float("inf")
+    room = own.room
     return {
         "preset": preset.name,
         "device": own.device,
@@ -241,7 +241,12 @@ def _memory_advice(own: Plan, recomputed: float, room: float) -> str:
         return "--runtime.gradient_checkpointing true would fit"
     fits = next((note for note in own.notes if note.startswith("does not fit")), "")
     found = re.search(r"--training\.micro_batch \d+", fits)
-    return f"{found[0]} would fit" if found else "a smaller --model.dim or --data.size would"
+    if found:
+        return f"{found[0]} would fit"
+    return (
+        "weights and optimizer alone fill it; take a smaller --model.dim or --model.depth, or --runtime.fsdp true "
+        "with more --processes"
+    )
 
 
 def _rendered(rows: list[dict[str, Any]], title: str) -> str:

@@ -1,8 +1,8 @@
 """The verb `predict`: masks and texts -> images, with the masks that they were drawn from.
 
 The folder is a data set: ``images/N.png``, ``masks/N_CHANNEL.png``, ``metadata/N.json`` (how each was drawn) and
-``photographs.jsonl``, which `prepare` reads; and ``sheet.png``, some of it to look at. All images are of the split
-train: they may be learned from, and judge nothing. An interrupted run goes on where it stopped.
+``photographs.jsonl``, which `prepare` reads; and ``sheet.png``, some of it to look at. Images stay in the split of the
+photographs whose masks they have; those of masks from elsewhere train. An interrupted run goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from retina_diffusion import drawings, photographs, pictures, prepare, sources, subject, train
+from retina_diffusion import captions, drawings, photographs, pictures, prepare, saved, sources, subject, train
 from retina_diffusion.brightness import bytes_of, light
 from retina_diffusion.channels import CHANNELS
 from retina_diffusion.config import Config, PredictOptions
@@ -40,6 +40,7 @@ class Asked(NamedTuple):
     rows: list[dict[str, Any]]
     samples: list[Batch]  # what is asked of each
     origin: str  # the split that they are of, or the source
+    split: str  # of a data set of the images
     fingerprint: str  # of what is in it
 
 
@@ -65,7 +66,7 @@ def run(app: App, config: Config, options: PredictOptions) -> int:
             part = left[start : start + config.sampling.batch_size]
             write(out, who, part, asked)
             bar.update(len(wanted) - len(left) + start + len(part))
-    _list(out, wanted)
+    _list(out)
     _sheet(out, wanted)
     progress.message(f"{out}: {len(wanted):,} images like photographs of {asked.origin}; a look at them: {out / SHEET}")
     return 0
@@ -89,7 +90,7 @@ def write(out: Path, who: Trained, part: Sequence[Order], asked: Asked) -> None:
             "mask_path": {channel: f"masks/{name}_{channel}.png" for channel in given} or None,
             "grade": row["grade"],
             "source": "generated",
-            "split": "train",
+            "split": asked.split,
             "metadata": {
                 "like": row["name"],
                 "like_of": asked.origin,
@@ -117,29 +118,50 @@ def _asked(who: Trained, options: PredictOptions) -> Asked:
     """The photographs that the options mean."""
     if options.input is None:
         material = train.Material.load(who.config)
-        origin, fingerprint, rows = f"split {options.split}", material.fingerprint, material.part(options.split)
+        origin, split = f"split {options.split}", options.split
+        fingerprint, rows = material.fingerprint, material.part(split)
         if options.only_with_masks:
             rows = [row for row in rows if row["masks"]]
         pixels = [material.store.read(*row["place"]) for row in rows]
     else:
         data = who.config.data.model_copy(
-            update={"source": str(options.input), "layout": "auto", "train_data_path": None, "val_data_path": None}
+            update={
+                "source": str(options.input),
+                "layout": options.input_layout,
+                "train_data_path": None,
+                "val_data_path": None,
+            }
         )
         items = sources.items(data)
-        origin, fingerprint = str(options.input), sources.fingerprint(items)
+        origin, split, fingerprint = str(options.input), "train", sources.fingerprint(items)
         framed = [prepare.frame(item, data) for item in items]
         rows = [{**one.facts, "text": text(one.facts["caption"], one.facts["grade"])} for one in framed]
         pixels = [(torch.from_numpy(one.image), torch.from_numpy(one.mask)) for one in framed]
     if not rows:
         raise UserError(f"--split {options.split}: no photograph of it has masks; leave out --only_with_masks")
     rows = [_told(row, options) for row in rows]
+    if options.caption is not None:
+        _require_known(who, options.caption)
     who.hear(row["text"] for row in rows)
     samples = []
     for row, (image, mask) in zip(rows, pixels, strict=True):
         known = photographs.known_of(row)
         known = torch.zeros_like(known) if options.without_masks else known
         samples.append(who.sample(image, mask, known, row["text"]))
-    return Asked(rows, samples, origin, fingerprint)
+    return Asked(rows, samples, origin, split, fingerprint)
+
+
+def _require_known(who: Trained, caption: str) -> None:
+    """Say which words of a caption the model never saw. Raises UserError where these are all."""
+    if who.captions is not None:  # a text model knows all words
+        return
+    vocabulary = saved.vocabulary(who.run, who.config)
+    unknown, said = vocabulary.unknown(caption), captions.words(caption)
+    if said and len(unknown) == len(said[: vocabulary.tokens]):
+        shown = ", ".join(vocabulary.words[:12]) + (", ..." if len(vocabulary.words) > 12 else "")
+        raise UserError(f"--caption: the model knows none of these words; training taught it: {shown or 'none'}")
+    if unknown:
+        progress.message(f"--caption: words that training never showed say nothing: {', '.join(unknown)}")
 
 
 def _told(row: dict[str, Any], options: PredictOptions) -> dict[str, Any]:
@@ -177,8 +199,9 @@ def _name(order: Order) -> str:
     return f"{order.number:06d}"
 
 
-def _list(out: Path, wanted: Sequence[Order]) -> None:
-    rows = [json.loads((out / "metadata" / f"{_name(order)}.json").read_text()) for order in wanted]
+def _list(out: Path) -> None:
+    """All images that are there, also those that an earlier, larger count has drawn."""
+    rows = [json.loads(path.read_text()) for path in sorted((out / "metadata").glob("*.json"))]
     files.atomic_write(out / LIST, "".join(json.dumps(row) + "\n" for row in rows))
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retina_diffusion import division, duplicates, framing, merging, sources, store
-from retina_diffusion.channels import CHANNELS
+from retina_diffusion.channels import CHANNELS, WORDS
 from retina_diffusion.data_config import Data, Split
 from retina_diffusion.records import text
 from retina_diffusion.sources import Item, Photograph, Taken
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 PACKAGE = "retina-diffusion"
 READER = 3  # raise it when the same source and settings give another set
 PHOTOGRAPHS = "photographs.json"
+STRETCH = 1.1  # change of the aspect ratio that is worth a note
+MOST_COVERED = 0.5  # share of a photograph that no class but the field of view covers
 SHOWN = 8  # pairs of the same photograph that are named
 FILE_BYTES = 128 * 2**20  # of pixels in one file
 Row = dict[str, Any]
@@ -81,11 +83,6 @@ def prepare(data: Data, split: Split, folder: Path, bar: bool = True) -> dict[st
     files.require_space(
         folder, len(found) * ((3 + len(CHANNELS)) * data.size**2 + framing.THUMBNAIL**2), "the data set"
     )
-    if not current:
-        try:
-            (folder / prepared.NAME).unlink(missing_ok=True)
-        except OSError as error:
-            raise files.explain(error, folder) from error
     thumbnails, rows = [], []
     with progress.Bar(len(found), bar, "prepare") as shown:
         for number in numbers:
@@ -96,6 +93,8 @@ def prepare(data: Data, split: Split, folder: Path, bar: bool = True) -> dict[st
             shown.update(len(rows))
     same = duplicates.pairs(np.concatenate(thumbnails)) if data.sources != ("sample",) else []
     unique = merging.merged(rows, duplicates.groups(len(rows), same).tolist())
+    if not current:
+        _withdraw(folder)
     files.atomic_write(folder / PHOTOGRAPHS, json.dumps(unique, indent=0) + "\n")
     for path in folder.glob("photographs-*.safetensors"):
         if path.name not in {store.name(number) for number in numbers}:
@@ -106,6 +105,14 @@ def prepare(data: Data, split: Split, folder: Path, bar: bool = True) -> dict[st
     )
     _tell(folder, counts)
     return prepared.read_manifest(folder)
+
+
+def _withdraw(folder: Path) -> None:
+    """Let nobody take the set for a whole one from here on: a file of it is about to change."""
+    try:
+        (folder / prepared.NAME).unlink(missing_ok=True)
+    except OSError as error:
+        raise files.explain(error, folder) from error
 
 
 def _refuse_another(folder: Path, data: Data) -> None:
@@ -170,6 +177,9 @@ def frame(item: Item, data: Data) -> Framed:
         "present": [name for name, there in zip(CHANNELS, mask.any(axis=(1, 2)), strict=True) if there],
         "size": [height, width],
         "enlarged": bool(height * width > image.shape[0] * image.shape[1]),
+        "stretched": max(height * image.shape[1], width * image.shape[0])
+        > STRETCH * min(height * image.shape[1], width * image.shape[0]),
+        "covered": {name: float(share) for name, share in zip(CHANNELS, mask.mean(axis=(1, 2)), strict=True) if share},
     }
     small = framing.thumbnail(taken.image)
     return Framed(framing.resized(image, height, width), framing.covered(mask, height, width), small, facts)
@@ -194,6 +204,7 @@ def _file(
         for item in part:
             framed.append(frame(item, data))
             bar.update(before + len(framed))
+        _withdraw(path.parent)
         store.write(path, mark, framed)
         there = np.stack([one.thumbnail for one in framed]), [one.facts for one in framed]
     return there
@@ -210,6 +221,8 @@ def _describe(rows: Sequence[Row], split: Split, read: int, same: list[str]) -> 
         "with masks of": {name: sum(name in row["masks"] for row in rows) for name in CHANNELS if name != "FOV"},
         "with caption": sum(row["caption"] is not None for row in rows),
         "enlarged": sum(row["enlarged"] for row in rows),
+        "stretched": sum(row.get("stretched", False) for row in rows),  # sets of earlier versions do not say
+        "covered": {name: _covered(rows, name) for name in CHANNELS if any(name in row["present"] for row in rows)},
         "same photographs": same,
         "split": split.model_dump(mode="json"),
         "splits": {
@@ -217,6 +230,11 @@ def _describe(rows: Sequence[Row], split: Split, read: int, same: list[str]) -> 
             for name, part in parts.items()
         },
     }
+
+
+def _covered(rows: Sequence[Row], name: str) -> float:
+    """The mean share that a class covers of the photographs that have it."""
+    return float(np.mean([row.get("covered", {}).get(name, 0.0) for row in rows if name in row["present"]]))
 
 
 def _tell(folder: Path, counts: dict[str, Any]) -> None:
@@ -230,6 +248,19 @@ def _tell(folder: Path, counts: dict[str, Any]) -> None:
         progress.message(
             f"{folder}: note: {counts['enlarged']} photographs are smaller than data.size and were enlarged"
         )
+    if counts["stretched"]:
+        progress.message(
+            f"{folder}: note: {counts['stretched']} photographs change their aspect ratio by more than a tenth, since "
+            "sides are multiples of data.multiple; make it smaller, or data.size larger"
+        )
+    for name, share in counts["covered"].items():
+        if name != "FOV" and share > MOST_COVERED:
+            progress.message(
+                f"{folder}: warning: {WORDS[name]} cover {share:.0%} of the photographs that have them; is the mask "
+                "white where there are none?"
+            )
+    if len(counts["grades"]) > 1:
+        progress.message(f"{folder}: grades: {', '.join(f'{k}: {n:,}' for k, n in counts['grades'].items())}")
     parts = ", ".join(
         f"{name} {part['photographs']:,} ({part['with masks']:,} with masks)" for name, part in counts["splits"].items()
     )

@@ -5,8 +5,9 @@ Shapes: H x W pixels as taken; M channels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +59,14 @@ class Photograph:
 
     def read(self) -> Taken:
         """Raises UserError for files that are no pictures, and masks of another size or with unknown values."""
-        record, image = self.record, pictures.read(self.record.image)
-        given = {channel: masks.read(path) for channel, path in record.masks.items()}
-        known = set(record.known) | given.keys()
-        if record.labels is not None:
-            given |= masks.read_labels(record.labels, self.classes)
-            known |= set(self.classes)
+        record = self.record
+        with _at(record.where):
+            image = pictures.read(record.image)
+            given = {channel: masks.read(path) for channel, path in record.masks.items()}
+            known = set(record.known) | given.keys()
+            if record.labels is not None:
+                given |= masks.read_labels(record.labels, self.classes)
+                known |= set(self.classes)
         for channel, mask in given.items():
             if mask.shape != image.shape[:2]:
                 path = record.masks.get(channel, record.labels)
@@ -77,6 +80,15 @@ class Photograph:
             given, known = {**given, "FOV": framing.field_of_view(image)}, known | {"FOV"}
         flags = np.array([channel in known for channel in CHANNELS])
         return Taken(image, masks.stacked(given, image.shape[:2]), flags, record.grade)
+
+
+@contextmanager
+def _at(where: str) -> Iterator[None]:
+    """Says which line of a list or table an error is about, where the file that it names does not."""
+    try:
+        yield
+    except UserError as error:
+        raise error if not where or where in str(error) else UserError(f"{where}: {error}") from None
 
 
 Item = Phantom | Photograph
@@ -93,8 +105,8 @@ def items(data: Data) -> list[Item]:
     records: list[Record] = []
     for number, source in enumerate(data.sources):
         own = "train" if data.train_data_path is not None and number == 0 else "val"
-        split = None if len(data.sources) == 1 else own
-        records += [_in_split(record, split) for record in _records(_place(source), data)]
+        found = _records(_place(source), data)
+        records += found if len(data.sources) == 1 else [_in_split(record, own) for record in found]
     return [Photograph(record, data.mask_values) for record in _uniquely_named(records)]
 
 
@@ -116,8 +128,9 @@ def fingerprint(found: Sequence[Item]) -> str:
     return "sha256:" + prepared.fingerprint(files, {"rows": rows})
 
 
-def _in_split(record: Record, split: str | None) -> Record:
-    return record if split is None else Record(**{**vars(record), "split": split})
+def _in_split(record: Record, split: str) -> Record:
+    """Of one of two sources, in which names may be the same: lists name photographs by their lines."""
+    return replace(record, split=split, name=f"{split}-{record.name}")
 
 
 def _place(source: str) -> Path:
@@ -153,18 +166,30 @@ def _records(path: Path, data: Data) -> Sequence[Record]:
 def _layout(path: Path) -> str:
     if not path.exists():
         raise UserError(f"data.source: {path}: no such file or folder; give one, or `sample`")
-    if path.is_file() or any(path.glob("*.jsonl")):
+    if path.is_file():
+        if path.suffix.lower() not in (".jsonl", ".json"):
+            raise UserError(f"data.source: {path}: must be a .jsonl or .json list, or a folder; give the file's folder")
+        return "jsonl"
+    if any(path.glob("**/*.parquet")) or any(path.glob("**/metadata.csv")) or _is_image_folder(path):
+        return "table"
+    if any(path.glob("*.jsonl")):
         return "jsonl"
     if (path / "A. Segmentation").is_dir() or (path / "B. Disease Grading").is_dir():
         return "idrid"
     if (path / "images").is_dir() and (path / "masks").is_dir():
         return "pairs"
-    if any(path.glob("**/*.parquet")) or any(path.glob("**/metadata.csv")):
-        return "table"
     raise UserError(
         f"{path}: holds neither IDRiD's folders, nor .jsonl files, nor images/ and masks/, nor .parquet; "
         "arrange it as one of them, or say --data.layout table where the library `datasets` can read it"
     )
+
+
+def _is_image_folder(path: Path) -> bool:
+    """Whether a list is named and written as the library `datasets` wants it, beside images."""
+    for found in sorted(path.glob("**/metadata.jsonl"))[:1]:
+        with found.open(encoding="utf-8", errors="replace") as lines:
+            return '"file_name"' in lines.readline()
+    return False
 
 
 def _uniquely_named(records: Sequence[Record]) -> Sequence[Record]:

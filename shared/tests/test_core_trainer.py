@@ -319,6 +319,12 @@ def test_a_training_goes_on_from_an_evaluation_within_an_epoch(tmp_path: Path) -
     latest = tmp_path / "toy-package" / "parts" / "checkpoints" / "step-8"
     train(tmp_path, "parts", training__resume=str(latest), **steps)
     assert_equal(newest(tmp_path, "whole"), newest(tmp_path, "parts"))
+    log = (tmp_path / "toy-package" / "parts" / "train.log").read_text()
+    assert "nothing is left" not in log
+    train(tmp_path, "parts", training__steps=3, training__resume=str(latest), **steps)
+    log = (tmp_path / "toy-package" / "parts" / "train.log").read_text()
+    assert "nothing is left to train: 8 steps are done and 3 wanted" in log
+    train(tmp_path, "parts", training__resume=str(latest), **steps)
     whole, parts = (
         [(r["step"], r["val/loss"]) for r in rows(tmp_path, name) if "val/loss" in r] for name in ("whole", "parts")
     )

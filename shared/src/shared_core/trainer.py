@@ -145,6 +145,11 @@ class Trainer:
         whole_epochs = None if self.progress.batches_done else self.progress.epoch
         self.publisher.resume(self.checkpoints.best(), path, whole_epochs)
         self.recorder.message(f"resumed from {path.name} (epoch {self.progress.epoch}, step {self.progress.step})")
+        if self.progress.finished:
+            self.recorder.message(
+                f"nothing is left to train: {self.progress.step:,} steps are done and {self.total_steps:,} wanted; more "
+                "epochs, steps or patience would go on"
+            )
 
     def _refuse_other_topology(self, path: Any) -> None:
         manifest = checkpoint.read_manifest(path)

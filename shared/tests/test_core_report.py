@@ -304,19 +304,23 @@ def test_what_a_run_does_not_have_is_left_out_of_its_environment(tmp_path):
 
 
 def test_what_a_run_drew_is_shown_by_step(tmp_path):
-    run = make_run(tmp_path, "a")
+    run = make_run(tmp_path, "a")  # of 40 steps
     (run / "samples").mkdir()
-    steps = range(100, 1_300, 100)
-    for step in steps:
-        Image.fromarray(np.full((30, 1_500, 3), step % 256, np.uint8)).save(run / "samples" / f"grid-{step:07d}.png")
-    (run / "samples" / "grid-0001300.png").write_bytes(b"cut off")
-    report.write([run], tmp_path / "out")
-    page = Page((tmp_path / "out" / "report.html").read_text())
-    assert "Samples by step" in page.headings and "grid-0001300.png: cannot be read as PNG" in page.text
-    assert re.findall(r"Step ([\d,]+)\.", page.text) == ["100", "200", "400", "700"]
-    (run / "samples" / "grid-0001300.png").unlink()
-    report.write([run], tmp_path / "out")
-    page = Page((tmp_path / "out" / "report.html").read_text())
-    assert re.findall(r"Step ([\d,]+)\.", page.text) == ["100", "200", "300", "600", "1,200"]
-    shown = sorted((tmp_path / "out" / "figures").glob("sample-*.png"))
-    assert figures.describe(shown[-1]).width == 1_000 and figures.describe(shown[-1]).title == "Grid at step 1,200"
+    for step in (*range(3, 42, 3), 60):  # that of step 60 is of a training that was taken back
+        pixels = np.random.default_rng(step).integers(0, 255, (30, 1_500, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(run / "samples" / f"grid-{step:07d}.png")
+    whole = (run / "samples" / "grid-0000039.png").read_bytes()
+    (run / "samples" / "grid-0000039.png").write_bytes(whole[: len(whole) // 2])
+    (run / "samples" / "notes.png").write_bytes(b"")
+    figures_of = run / "figures"
+    report.write([run])
+    page = Page((run / "report.html").read_text())
+    assert "Samples by step" in page.headings and "samples/grid-0000039.png: cannot be read as PNG" in page.text
+    assert re.findall(r"Step ([\d,]+)\.", page.text) == ["3", "6", "12", "21"]
+    (run / "samples" / "grid-0000039.png").unlink()
+    report.write([run])
+    page = Page((run / "report.html").read_text())
+    assert re.findall(r"Step ([\d,]+)\.", page.text) == ["3", "6", "9", "18", "36"]
+    shown = sorted(figures_of.glob("sample-*.png"))
+    assert len(shown) == 5  # those of the first report are gone
+    assert figures.describe(shown[-1]).width == 1_000 and figures.describe(shown[-1]).title == "Grid at step 36"

@@ -335,3 +335,27 @@ def test_steps_alone_say_when_a_training_ends(tmp_path: Path) -> None:
     assert train(tmp_path, training__epochs=None, training__steps=15).step == 15
     with pytest.raises(ValueError, match="epochs: null needs steps, or training never ends"):
         train(tmp_path, "endless", training__epochs=None)
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("eval_steps", [None, 4, 5])
+def test_stopped_at_any_step_and_gone_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, eval_steps: int | None, accumulation: int
+) -> None:
+    """Also at the last one, where the evaluation is still to come."""
+    wanted = {"training__eval_steps": eval_steps, "training__accumulation": accumulation}
+    whole = train(tmp_path, "whole", **wanted)
+    agree = trainer.Trainer._agree
+    for at in range(1, whole.step + 1):
+        name = f"cut-{at}"
+        with monkeypatch.context() as patched:
+            patched.setattr(
+                trainer.Trainer,
+                "_agree",
+                lambda self, at=at: (True, False) if self.progress.step == at else agree(self),
+            )
+            train(tmp_path, name, **wanted)
+        train(tmp_path, name, training__resume=str(tmp_path / "toy-package" / name), **wanted)
+        assert_equal(newest(tmp_path, "whole"), newest(tmp_path, name))
+        found = [[(r["step"], r["val/loss"]) for r in rows(tmp_path, n) if "val/loss" in r] for n in ("whole", name)]
+        assert found[0] == found[1], at

@@ -103,8 +103,15 @@ def test_an_empty_part_is_named() -> None:
         divide(20 * rows_of(0, 1), Split(test=0.01))
     with pytest.raises(UserError, match=r"split\.val: the val split is empty"):
         divide(20 * rows_of(0, 1), Split(val=0.01))
-    with pytest.raises(UserError, match=r"split\.test and split\.val: the train split is empty"):
-        divide(rows_of(0, 20, ("test",)) + rows_of(0, 2, ("val",)), Split())
+
+
+@pytest.mark.parametrize("splits", [("test",), ("val",), ("test", "val")])
+def test_photographs_that_all_judge_train_nothing(splits: tuple[str, ...]) -> None:
+    """As `predict --split test` draws them."""
+    rows = [{"grade": k % 2, "masks": [], "split": splits[k % len(splits)]} for k in range(40)]
+    with pytest.raises(UserError, match=f"split.official: all 40 photographs are of the split {' and '.join(splits)};"):
+        divide(rows, Split())
+    assert len(divide(rows, Split(official=False))["train"]) > 20
 
 
 def test_a_share_that_leaves_nothing_is_named() -> None:

@@ -154,7 +154,10 @@ def test_names_that_others_give(folder: Path) -> None:
     path.write_text('{"image": "a.png"}')
     with pytest.raises(UserError, match=r"list\.json: must be a list of objects"):
         jsonl.read(path)
+    (silent,) = jsonl.read(listed(folder, {"image": "a.png", "conversations": []}))
+    assert silent.caption is None
     with pytest.raises(UserError, match="caption is empty"):
-        jsonl.read(listed(folder, {"image": "a.png", "conversations": []}, name="other.jsonl")) and jsonl.read(
-            listed(folder, {"image": "a.png", "conversations": [{"value": " "}]}, name="other.jsonl")
-        )
+        jsonl.read(listed(folder, {"image": "a.png", "conversations": [{"value": " "}]}))
+    for twice in ({"image": "a.png", "path": "b.png"}, {"path": "a.png", "caption": "x", "prompt": "y"}):
+        with pytest.raises(UserError, match=r"says (image_path|caption) once more; leave out one of them"):
+            jsonl.read(listed(folder, twice))

@@ -97,6 +97,7 @@ def test_one_kind_cannot_be_balanced(balance: Any) -> None:
 
 @pytest.mark.parametrize("balance", ["grade", "lesion"])
 def test_what_is_not_known_cannot_be_balanced(balance: Any) -> None:
-    rows: Rows = [{"grade": None, "masks": [], "known": [], "present": []}] * 5
+    disc = ["OD"] if balance == "lesion" else []
+    rows: Rows = [{"grade": None, "masks": disc, "known": disc, "present": disc}] * 5
     with pytest.raises(UserError, match=f"--balance {balance}: these 5 photographs have no"):
         orders(rows, None, 1, balance, 0)

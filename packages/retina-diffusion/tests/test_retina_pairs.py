@@ -49,6 +49,25 @@ def test_one_file_of_all_classes(root: Path) -> None:
         sources.items(Data(source=str(root)))[2].read()
 
 
+def test_a_field_of_view_says_nothing_of_lesions(root: Path) -> None:
+    put(root / "masks" / "a_MA.png", at=3)
+    for name in ("a", "b"):
+        put(root / "masks" / f"{name}_FOV.png", at=3)
+    a, b, c = pairs.read(root)
+    assert (a.known, b.known, c.known) == (("MA", "FOV"), ("FOV",), ())
+
+
+@pytest.mark.parametrize("other", ["metadata.csv", "features/x.parquet", "metadata.jsonl"])
+def test_other_files_beside_photographs_and_masks_do_not_matter(other: str, root: Path) -> None:
+    put(root / "masks" / "a_MA.png", at=3)
+    (root / other).parent.mkdir(exist_ok=True)
+    if other == "metadata.jsonl":
+        (root / other).mkdir()
+    else:
+        (root / other).write_text("patient,age\n7,60\n")
+    assert len(sources.items(Data(source=str(root)))) == 3
+
+
 def test_hidden_files_and_folders_are_no_pictures(root: Path) -> None:
     put(root / "masks" / "a_MA.png", at=3)
     (root / "images" / "._a.png").write_bytes(b"a Macintosh's")

@@ -473,8 +473,8 @@ def test_the_whole_of_idrid(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_settings_that_cannot_be_leave_the_set_in_use(source: Path) -> None:
-    """A flag that was mistyped must not cost the set that is there."""
+def test_a_photograph_that_cannot_be_read_leaves_the_set_in_use(source: Path) -> None:
+    """As long as no file of it has been written anew."""
     folder = source.parent / "set"
     prepare.prepare(from_list(source), Split(), folder)
     (source.parent / "3.png").write_bytes(b"no picture any more")

@@ -2,6 +2,7 @@
 
 import io
 import math
+import zipfile
 from pathlib import Path
 
 import datasets
@@ -63,6 +64,7 @@ def test_rows_become_photographs(tmp_path: Path, cache: Path) -> None:
             "text": ["An eye.", None, None],
             "mask_MA": [mask(3), None, None],
             "EX": [None, None, mask(5)],
+            "OD": [None, mask(6), None],
         },
         validation={"image": [photograph(3)], "label": [0]},
         test={"image": [photograph(4)], "label": [3]},
@@ -76,7 +78,7 @@ def test_rows_become_photographs(tmp_path: Path, cache: Path) -> None:
         ("val", 1, None),
         ("test", 4, None),
     ]
-    assert [one.known for one in records] == [("MA", "EX"), (), ("MA", "EX"), (), ()]
+    assert [one.known for one in records] == [("MA", "EX"), ("OD",), ("MA", "EX"), (), ()]
     taken = [item.read() for item in found]
     for number, one in enumerate(taken):
         assert (one.image == np.asarray(photograph(number))).all()
@@ -84,7 +86,7 @@ def test_rows_become_photographs(tmp_path: Path, cache: Path) -> None:
     assert taken[2].masks[CHANNELS.index("EX"), 5, 5] == 1
     again = sources.items(Data(source=str(root)))
     assert sources.fingerprint(again) == sources.fingerprint(found)
-    assert len([path for path in cache.rglob("*") if path.is_file()]) == 7
+    assert len([path for path in cache.rglob("*") if path.is_file()]) == 8
 
 
 def test_a_table_is_prepared(tmp_path: Path) -> None:
@@ -215,3 +217,39 @@ def test_masks_of_all_classes_and_of_one(tmp_path: Path) -> None:
 def test_an_empty_caption(caption: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"row 0: caption '{caption}': must be text"):
         unpacked.read(written(tmp_path / "set", train={"image": [photograph(0)], "text": [caption]}))
+
+
+def test_masks_of_another_size_are_named_by_their_row(tmp_path: Path) -> None:
+    small = Image.fromarray(np.zeros((4, 4), np.uint8))
+    root = written(tmp_path / "set", train={"image": [photograph(0)], "MA": [small]})
+    (item,) = sources.items(Data(source=str(root)))
+    with pytest.raises(UserError, match=r"set: train, row 0: .* 4 x 4 pixels, but"):
+        item.read()
+
+
+def test_archives_are_to_be_unpacked(tmp_path: Path) -> None:
+    stream = io.BytesIO()
+    photograph(0).save(stream, "PNG")
+    (tmp_path / "set").mkdir()
+    with zipfile.ZipFile(tmp_path / "set" / "train.zip", "w") as archive:
+        archive.writestr("a.png", stream.getvalue())
+        archive.writestr("metadata.csv", "file_name,text\na.png,An eye.\n")
+    with pytest.raises(UserError, match=r"row 0: image: lies in an archive, .*train\.zip; unpack it"):
+        unpacked.read(tmp_path / "set")
+
+
+def test_a_cache_that_cannot_be_written(tmp_path: Path, cache: Path) -> None:
+    root = written(tmp_path / "set", train={"image": [photograph(0)]})
+    cache.parent.mkdir(parents=True)
+    cache.write_text("a file is in its place")
+    with pytest.raises(UserError, match="cache/retina-diffusion/"):
+        unpacked.read(root)
+
+
+def test_errors_without_a_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise NotImplementedError
+
+    monkeypatch.setattr(datasets, "load_dataset", fails)
+    with pytest.raises(UserError, match=r"`datasets` cannot read it \(NotImplementedError\)"):
+        unpacked.read(tmp_path)

@@ -235,7 +235,8 @@ def dataset(name: str, revision: str | None, **options: Any) -> Any:
         try:
             return library.load_dataset(str(Path(name).expanduser()), **options)
         except Exception as error:  # the library's own, of many kinds
-            raise UserError(f"{name}: `datasets` cannot read it ({str(error).splitlines()[0]})") from error
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UserError(f"{name}: `datasets` cannot read it ({reason})") from error
     version = commit(name, revision, "dataset")
     with explained(f"dataset {name} at {version[:12]}"):
         return library.load_dataset(name, revision=version, **options)

@@ -65,7 +65,7 @@ class Training(Section):
     resume: str = resumable("auto", description="auto, never, or the path of a checkpoint")
     checkpoint_every: int = resumable(1, ge=1, description="epochs between checkpoints")
     checkpoint_minutes: float | None = resumable(
-        10.0, gt=0, description="most minutes between checkpoints inside an epoch; null: only at epochs"
+        10.0, gt=0, description="most minutes between checkpoints; null: only at epochs and evaluations"
     )
     keep_checkpoints: int = resumable(2, ge=2, description="newest checkpoints kept, besides the best")
     keep_every_epochs: int | None = resumable(None, ge=1, description="every n-th epoch's checkpoint is kept for good")

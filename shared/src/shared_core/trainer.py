@@ -138,7 +138,8 @@ class Trainer:
         state = self.checkpoints.load(path, self.learner.target())
         self.learner.load(state)
         self.progress = Progress(**state.extra["progress"])
-        self.progress.finished = self._is_over() or self._out_of_patience()
+        # one that was stopped after its last step still lacks the evaluation there
+        self.progress.finished = self.progress.finished and (self._is_over() or self._out_of_patience())
         self.recorder.truncate(state.extra["metrics_offset"])
         assert state.rng is not None  # as many processes wrote it
         checkpoint.set_rng_state(state.rng)
@@ -147,8 +148,8 @@ class Trainer:
         self.recorder.message(f"resumed from {path.name} (epoch {self.progress.epoch}, step {self.progress.step})")
         if self.progress.finished:
             self.recorder.message(
-                f"nothing is left to train: {self.progress.step:,} steps are done and {self.total_steps:,} wanted; more "
-                "epochs, steps or patience would go on"
+                f"nothing is left to train: {self.progress.step:,} steps are done and {self.total_steps:,} wanted; "
+                "more epochs, steps or patience would go on"
             )
 
     def _refuse_other_topology(self, path: Any) -> None:

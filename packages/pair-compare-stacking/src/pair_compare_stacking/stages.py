@@ -128,6 +128,7 @@ def finished(app: App, config: Config) -> RunDir | None:
         if run.read_status().get("state") != "finished" or not (run.path / "config.yaml").is_file():
             continue
         stored = saved.read_config(run.path)  # with the defaults of settings that are newer than the run
-        if stored.training.epochs == config.training.epochs and not configuration.differences(stored, config):
+        lengths = {(one.training.epochs, one.training.steps) for one in (stored, config)}
+        if len(lengths) == 1 and not configuration.differences(stored, config):
             return run
     return None

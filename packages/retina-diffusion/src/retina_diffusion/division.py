@@ -29,6 +29,12 @@ def divide(rows: Sequence[dict[str, Any]], wanted: Split, sample_ratio: float = 
     """
     kind_N = np.array([_kind(row) for row in rows])
     given = np.array([(row["split"] or "") if wanted.official else "" for row in rows])
+    if len(rows) and set(given) <= {"val", "test"}:
+        names = " and ".join(sorted(set(given)))
+        raise UserError(
+            f"split.official: all {len(rows)} photographs are of the split {names}; --split.official false divides "
+            "them anew, or use them as data.val_data_path"
+        )
     everything = np.arange(len(rows))
     if (given == "test").any():
         test, rest = everything[given == "test"], everything[given != "test"]

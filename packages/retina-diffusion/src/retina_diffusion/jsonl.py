@@ -26,7 +26,8 @@ KEYS = {
     *("source", "quality_score", "metadata"),  # of exports; not needed here
     *("id", "width", "height"),  # of RetinaLogos; not needed here
 }
-OTHER_NAMES = {"image": "image_path", "path": "image_path", "text": "caption", "prompt": "caption"}
+OTHER_NAMES = {"image": "image_path", "path": "image_path", "text": "caption", "prompt": "caption",
+               "conversations": "caption"}  # fmt: skip
 
 
 def read(path: Path) -> list[Record]:
@@ -75,17 +76,26 @@ def _parsed(text: str, where: str) -> Any:
 
 
 def _named(row: Any, where: str) -> dict[str, Any]:
-    """An entry with our names of things."""
-    if isinstance(row, dict) and isinstance(turns := row.get("conversations"), list):
-        said = turns[-1].get("value") if turns and isinstance(turns[-1], dict) else None
-        row = {**{key: value for key, value in row.items() if key != "conversations"}, "caption": said}
-    if isinstance(row, dict):
-        row = {OTHER_NAMES.get(key, key) if OTHER_NAMES.get(key) not in row else key: row[key] for key in row}
-    if not isinstance(row, dict) or not isinstance(row.get("image_path"), str):
+    """An entry with our names of things. Raises UserError where it says one thing twice, or something unknown."""
+    if not isinstance(row, dict):
         raise UserError(f'{where}: must be an object with "image_path"')
-    if unknown := sorted(row.keys() - KEYS):
-        raise UserError(f"{where}: unknown key {unknown[0]!r}; there are {', '.join(sorted(KEYS))}")
-    return row
+    found: dict[str, Any] = {}
+    for key, value in row.items():
+        name = OTHER_NAMES.get(key, key)
+        if name in found:
+            raise UserError(f"{where}: {key!r} says {name} once more; leave out one of them")
+        if name not in KEYS:
+            raise UserError(f"{where}: unknown key {key!r}; there are {', '.join(sorted(KEYS | OTHER_NAMES.keys()))}")
+        found[name] = _last_said(value) if key == "conversations" else value
+    if not isinstance(found.get("image_path"), str):
+        raise UserError(f'{where}: must be an object with "image_path"')
+    return found
+
+
+def _last_said(turns: Any) -> Any:
+    """The caption of a conversation about a photograph: what is said last, if anything is."""
+    last = turns[-1] if isinstance(turns, list) and turns else {}
+    return last.get("value") if isinstance(last, dict) else None
 
 
 def _record(row: Mapping[str, Any], path: Path, where: str, name: str) -> Record:

@@ -58,6 +58,6 @@ def _lesions(rows: Sequence[dict[str, Any]]) -> list[list[int]]:
     with_masks = [index for index, row in enumerate(rows) if row["masks"]]
     kinds = [[index for index in with_masks if lesion in rows[index]["present"]] for lesion in LESIONS]
     looked_for = {lesion for row in rows for lesion in LESIONS if lesion in row["known"]}
-    searched = [index for index in with_masks if looked_for <= set(rows[index]["known"])]
+    searched = [index for index in with_masks if looked_for and looked_for <= set(rows[index]["known"])]
     kinds.append([index for index in searched if not set(LESIONS) & set(rows[index]["present"])])
     return [kind for kind in kinds if kind]

@@ -4,7 +4,8 @@
     ``masks/CHANNEL/NAME.*``   the same in folders; or
     ``masks/NAME.*``           one file whose pixel values number the classes of ``data.mask_values``.
 
-A class of which there is any file was looked for in all photographs that have some mask.
+A lesion of which there is any file was looked for in all photographs that have a mask of some lesion; other classes in
+those that have their mask.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from retina_diffusion.channels import CHANNELS
 from retina_diffusion.pictures import listed
-from retina_diffusion.records import Record
+from retina_diffusion.records import Record, searched
 from shared_core.errors import UserError
 
 
@@ -43,14 +44,13 @@ def read(root: Path) -> list[Record]:
         if name in labels and by_channel[name]:
             raise UserError(f"{labels[name]}: there are masks by class as well ({path}); remove one or the other")
     looked = {channel for masks in by_channel.values() for channel in masks}
-    known = tuple(channel for channel in CHANNELS if channel in looked)
     return [
         Record(
             name,
             image,
             masks=by_channel[name],
             labels=labels.get(name),
-            known=known if by_channel[name] else (),
+            known=searched(by_channel[name], looked),
             where=str(image),
         )
         for name, image in sorted(images.items())

@@ -222,7 +222,7 @@ def _describe(rows: Sequence[Row], split: Split, read: int, same: list[str]) -> 
         "with caption": sum(row["caption"] is not None for row in rows),
         "enlarged": sum(row["enlarged"] for row in rows),
         "stretched": sum(row.get("stretched", False) for row in rows),  # sets of earlier versions do not say
-        "covered": {name: _covered(rows, name) for name in CHANNELS if any(name in row["present"] for row in rows)},
+        "covered": _covered(rows),
         "same photographs": same,
         "split": split.model_dump(mode="json"),
         "splits": {
@@ -232,9 +232,13 @@ def _describe(rows: Sequence[Row], split: Split, read: int, same: list[str]) -> 
     }
 
 
-def _covered(rows: Sequence[Row], name: str) -> float:
-    """The mean share that a class covers of the photographs that have it."""
-    return float(np.mean([row.get("covered", {}).get(name, 0.0) for row in rows if name in row["present"]]))
+def _covered(rows: Sequence[Row]) -> dict[str, float]:
+    """The mean share that each class covers of the photographs that have it; sets of earlier versions do not say."""
+    found: dict[str, list[float]] = {name: [] for name in CHANNELS}
+    for row in rows:
+        for name, share in row.get("covered", {}).items():
+            found[name].append(share)
+    return {name: float(np.mean(shares)) for name, shares in found.items() if shares}
 
 
 def _tell(folder: Path, counts: dict[str, Any]) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from retina_diffusion.channels import CHANNELS, LESIONS, Channel
 
 GRADES = (
     "no diabetic retinopathy",
@@ -28,6 +30,20 @@ class Record:
     grade: int | None = None  # of diabetic retinopathy, 0 to 4
     caption: str | None = None
     where: str = ""  # the line of a list that says all this, for messages
+
+
+def searched(given: Collection[str], of_set: Collection[str]) -> tuple[Channel, ...]:
+    """The channels that were looked for in a photograph.
+
+    Those of which it has masks; and where it has one of a lesion, all lesions: nobody draws a mask of what is not
+    there.
+
+    Args:
+        given: channels of its masks.
+        of_set: channels of which there is any mask in the set.
+    """
+    lesions = set(LESIONS) & set(of_set) if set(LESIONS) & set(given) else set()
+    return tuple(channel for channel in CHANNELS if channel in given or channel in lesions)
 
 
 def text(caption: str | None, grade: int | None) -> str:

@@ -18,7 +18,7 @@ from retina_diffusion import framing, idrid, jsonl, masks, pairs, phantom, pictu
 from retina_diffusion.channels import CHANNELS, Channel
 from retina_diffusion.data_config import Data
 from retina_diffusion.records import Record
-from shared_core import prepared
+from shared_core import files, prepared
 from shared_core.errors import UserError
 
 
@@ -59,14 +59,16 @@ class Photograph:
 
     def read(self) -> Taken:
         """Raises UserError for files that are no pictures, and masks of another size or with unknown values."""
-        record = self.record
-        with _at(record.where):
-            image = pictures.read(record.image)
-            given = {channel: masks.read(path) for channel, path in record.masks.items()}
-            known = set(record.known) | given.keys()
-            if record.labels is not None:
-                given |= masks.read_labels(record.labels, self.classes)
-                known |= set(self.classes)
+        with _at(self.record.where):
+            return self._read()
+
+    def _read(self) -> Taken:
+        record, image = self.record, pictures.read(self.record.image)
+        given = {channel: masks.read(path) for channel, path in record.masks.items()}
+        known = set(record.known) | given.keys()
+        if record.labels is not None:
+            given |= masks.read_labels(record.labels, self.classes)
+            known |= set(self.classes)
         for channel, mask in given.items():
             if mask.shape != image.shape[:2]:
                 path = record.masks.get(channel, record.labels)
@@ -92,6 +94,7 @@ def _at(where: str) -> Iterator[None]:
 
 
 Item = Phantom | Photograph
+TABLES = (".parquet", "metadata.csv", "metadata.jsonl")  # ends of names
 
 
 def items(data: Data) -> list[Item]:
@@ -115,7 +118,7 @@ def fingerprint(found: Sequence[Item]) -> str:
 
     Only files that are read count: a list may lie in a folder with much else, the prepared set among it.
     """
-    files: dict[str, Path | str] = {}
+    used_files: dict[str, Path | str] = {}
     rows: list[Any] = []
     for number, item in enumerate(found):
         if isinstance(item, Phantom):
@@ -123,9 +126,9 @@ def fingerprint(found: Sequence[Item]) -> str:
             continue
         record = item.record
         used = {"image": record.image, "labels": record.labels, **record.masks}
-        files |= {f"{number} {what}": path for what, path in used.items() if path is not None}
+        used_files |= {f"{number} {what}": path for what, path in used.items() if path is not None}
         rows.append([record.name, record.split, record.known, record.grade, record.caption])
-    return "sha256:" + prepared.fingerprint(files, {"rows": rows})
+    return "sha256:" + prepared.fingerprint(used_files, {"rows": rows})
 
 
 def _in_split(record: Record, split: str) -> Record:
@@ -170,26 +173,30 @@ def _layout(path: Path) -> str:
         if path.suffix.lower() not in (".jsonl", ".json"):
             raise UserError(f"data.source: {path}: must be a .jsonl or .json list, or a folder; give the file's folder")
         return "jsonl"
-    if any(path.glob("**/*.parquet")) or any(path.glob("**/metadata.csv")) or _is_image_folder(path):
-        return "table"
-    if any(path.glob("*.jsonl")):
+    if any(one.is_file() and not _names_files(one) for one in path.glob("*.jsonl")):
         return "jsonl"
     if (path / "A. Segmentation").is_dir() or (path / "B. Disease Grading").is_dir():
         return "idrid"
     if (path / "images").is_dir() and (path / "masks").is_dir():
         return "pairs"
+    near = [one for depth in ("*", "*/*", "*/*/*") for kind in TABLES for one in path.glob(f"{depth}{kind}")]
+    if any(one.suffix == ".parquet" or _names_files(one) for one in near):
+        return "table"
     raise UserError(
         f"{path}: holds neither IDRiD's folders, nor .jsonl files, nor images/ and masks/, nor .parquet; "
         "arrange it as one of them, or say --data.layout table where the library `datasets` can read it"
     )
 
 
-def _is_image_folder(path: Path) -> bool:
-    """Whether a list is named and written as the library `datasets` wants it, beside images."""
-    for found in sorted(path.glob("**/metadata.jsonl"))[:1]:
-        with found.open(encoding="utf-8", errors="replace") as lines:
-            return '"file_name"' in lines.readline()
-    return False
+def _names_files(path: Path) -> bool:
+    """Whether this is a list of images as the library `datasets` wants it."""
+    if not path.name.startswith("metadata.") or not path.is_file():
+        return False
+    try:
+        with path.open(encoding="utf-8", errors="replace") as lines:
+            return "file_name" in lines.readline()
+    except OSError as error:
+        raise files.explain(error, path) from error
 
 
 def _uniquely_named(records: Sequence[Record]) -> Sequence[Record]:

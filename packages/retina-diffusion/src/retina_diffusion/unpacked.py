@@ -7,7 +7,8 @@
     MA, HE, ... (mask_MA) an image for each class
 
 Photographs and masks that lie in a table become files in the Hub's cache, named by their content.
-A class of which there is a column was looked for in all photographs that have some mask.
+A lesion of which there is a column was looked for in all photographs that have a mask of some lesion; other classes in
+those that have their mask. Archives must be unpacked.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from retina_diffusion.channels import CHANNELS
-from retina_diffusion.records import Record
+from retina_diffusion.records import Record, searched
 from shared_core import files, hub, progress
 from shared_core.errors import UserError
 
@@ -92,8 +93,8 @@ def _record(
     caption = of.get("caption")
     if caption is not None and (not isinstance(caption, str) or not caption.strip()):
         raise UserError(f"{where}: caption {caption!r}: must be text; leave it empty (null) where there is none")
-    known = tuple(channel for channel in CHANNELS if channel in columns) if given else ()
-    return Record(name, image, split, given, labels, known, grade_of(of.get("grade"), where), caption, where)
+    known, grade = searched(given, columns), grade_of(of.get("grade"), where)
+    return Record(name, image, split, given, labels, known, grade, caption, where)
 
 
 def grade_of(label: Any, where: str = "label") -> int | None:
@@ -126,6 +127,8 @@ def _file(root: Path, value: Any, where: str) -> Path | None:
         return None
     content = value.get("bytes") if isinstance(value, dict) else value
     if content is None and value.get("path"):
+        if "::" in value["path"]:
+            raise UserError(f"{where}: lies in an archive, {value['path'].rpartition('::')[2]}; unpack it")
         path = Path(os.path.abspath(root / value["path"]))  # symbolic links are left: the Hub's cache is made of them
         if not path.is_relative_to(root) or not path.is_file():
             raise UserError(f"{where}: {value['path']}: no such file in {root}")
@@ -135,6 +138,9 @@ def _file(root: Path, value: Any, where: str) -> Path | None:
     name = hashlib.sha256(content).hexdigest()
     path = hub.cache("retina-diffusion") / name[:2] / name
     if not (path.is_file() and path.read_bytes() == content):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        files.atomic_write(path, content)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            files.atomic_write(path, content)
+        except OSError as error:
+            raise files.explain(error, path) from error
     return path

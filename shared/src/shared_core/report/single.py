@@ -206,10 +206,16 @@ def _evaluation(run: RunData, split: str) -> list[Block]:
 
 def _samples(run: RunData, folder: Path) -> list[Section]:
     """What the model drew while it trained, if it draws."""
-    good, missing = _readable(samples.chosen(run.run.path / "samples"))
-    blocks: list[Block] = [Notes(missing)] if missing else []
+    samples.forget(folder)
+    good, damaged = [], []
+    for path in samples.chosen(run.run.path / "samples", int(run.rows[-1]["step"]) if run.rows else 0):
+        try:
+            good.append(samples.reduced(path, folder))
+        except UserError as error:
+            damaged.append(Remark(str(error), "bad"))
+    blocks: list[Block] = [Notes(damaged)] if damaged else []
     if good:
-        blocks.append(Pictures([samples.reduced(path, folder) for path in good]))
+        blocks.append(Pictures(good))
     return [Section("Samples by step", blocks)] if blocks else []
 
 

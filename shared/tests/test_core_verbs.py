@@ -257,6 +257,16 @@ def test_run_called_by_a_number_is_not_taken_for_the_newest_of_a_name(capsys: py
     assert runs.locate(APP, APP.load(None, {"name": "exp"})).name == "exp-2"
 
 
+def test_a_training_that_has_not_finished_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    said = "its training has not finished (failed)"
+    assert train("--epochs", "3", "--data.nan-at", "5") == 2
+    assert APP.main(["evaluate"]) == 0
+    assert said in capsys.readouterr().err
+    assert train("--name", "whole") == 0
+    assert APP.main(["evaluate", "--name", "whole"]) == 0
+    assert "not finished" not in capsys.readouterr().err
+
+
 def test_checkpoints_that_are_all_damaged_are_not_called_missing(capsys: pytest.CaptureFixture[str]) -> None:
     assert train("--name", "a", "--epochs", "2") == 0
     checkpoints = home() / "a" / "checkpoints"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from shared_core import config as configuration
-from shared_core import yamlfile
+from shared_core import progress, yamlfile
 from shared_core.errors import UserError
 from shared_core.schema import did_you_mean
 from shared_core.settings import RunConfig, Section
@@ -53,10 +53,18 @@ class RunOptions(Section):
 def locate(app: App, config: RunConfig, options: RunOptions | None = None, name: str | None = None) -> RunDir:
     """The run that the options (or a name or folder) mean; without either, the newest of the configuration's name.
 
-    One on the Hub is fetched, unless that version is there already.
+    One on the Hub is fetched, unless that version is there already. One whose training has not ended is said to be.
 
     Raises UserError where there is no such run.
     """
+    run = _located(app, config, options, name)
+    state = run.read_status().get("state", "finished")
+    if state != "finished":
+        progress.message(f"{run.path}: its training has not finished ({state}); this is about what it has come to")
+    return run
+
+
+def _located(app: App, config: RunConfig, options: RunOptions | None, name: str | None) -> RunDir:
     from shared_core import hub, records
 
     wanted = name or (options.run if options else None)

@@ -68,6 +68,25 @@ def test_other_files_beside_photographs_and_masks_do_not_matter(other: str, root
     assert len(sources.items(Data(source=str(root)))) == 3
 
 
+def test_masks_alone(tmp_path: Path) -> None:
+    """To draw images of; nothing can be learned from them."""
+    for name in ("a_MA.png", "a_OD.png", "b_MA.png", "EX/c.png"):
+        put(tmp_path / "masks" / name, at=3)
+    found = sources.items(Data(source=str(tmp_path)), alone=True)
+    assert [(item.name, item.record.known) for item in found] == [  # type: ignore[union-attr]
+        ("a", ("MA", "EX", "OD")), ("b", ("MA", "EX")), ("c", ("MA", "EX"))
+    ]  # fmt: skip
+    taken = found[0].read()
+    assert taken.image.shape == (30, 40, 3) and not taken.image.any()
+    field = taken.masks[CHANNELS.index("FOV")]
+    assert taken.known[CHANNELS.index("FOV")] and field[0].sum() < field[15].sum() == 40
+    with pytest.raises(UserError, match="holds neither IDRiD's folders"):
+        sources.items(Data(source=str(tmp_path)))
+    put(tmp_path / "masks" / "a_HE.png", size=(8, 8), at=3)
+    with pytest.raises(UserError, match=r"(8 x 8|40 x 30) pixels, but another mask has"):
+        sources.items(Data(source=str(tmp_path)), alone=True)[0].read()
+
+
 def test_hidden_files_and_folders_are_no_pictures(root: Path) -> None:
     put(root / "masks" / "a_MA.png", at=3)
     (root / "images" / "._a.png").write_bytes(b"a Macintosh's")

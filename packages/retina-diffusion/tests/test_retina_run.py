@@ -238,6 +238,29 @@ def test_masks_of_another_size_and_kind(home: Path, tmp_path: Path) -> None:
         assert image.size == (48, 48)
 
 
+def test_images_of_masks_alone(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mask = np.zeros((50, 50), np.uint8)
+    mask[20:30, 10:20] = 255
+    (tmp_path / "masks").mkdir()
+    for k in range(2):
+        Image.fromarray(mask).save(tmp_path / "masks" / f"{k}_OD.png")
+    line = {"mask_path": {"OD": "masks/0_OD.png", "EX": None}, "caption": "Fundus photograph."}
+    (tmp_path / "lines.jsonl").write_text(json.dumps(line))
+    (tmp_path / "empty.jsonl").write_text(json.dumps({"mask_path": {"OD": None}}))
+    for source, count in (("lines.jsonl", 1), ("", 2)):
+        out = tmp_path / f"made-{count}"
+        flags = ("--input", str(tmp_path / source), "--input_layout", "auto" if source else "pairs")
+        assert run(home, "predict", *flags, "--out", str(out)) == 0
+        rows = [json.loads(row) for row in (out / "photographs.jsonl").read_text().splitlines()]
+        assert [sorted(row["mask_path"]) for row in rows] == count * [["EX", "FOV", "OD"] if source else ["FOV", "OD"]]
+    with Image.open(out / "images" / "000001.png") as image:
+        assert image.size == (32, 32)
+    assert run(home, "predict", "--input", str(tmp_path / "empty.jsonl"), "--out", str(tmp_path / "none")) == 2
+    assert 'must be an object with "image_path", or with a mask' in error(capsys)
+    assert run(home, "prepare", "--data.source", str(tmp_path / "lines.jsonl"), "--data.name", "alone") == 2
+    assert 'lines.jsonl:1: must be an object with "image_path"' in error(capsys)
+
+
 def test_predictions_go_on_where_they_stopped(home: Path, tmp_path: Path) -> None:
     out = tmp_path / "made"
     assert run(home, "predict", "--count", "4", "--out", str(out)) == 0

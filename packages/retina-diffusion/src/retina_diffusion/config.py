@@ -100,8 +100,8 @@ class PredictOptions(RunOptions):
     )
     input: Path | None = Field(
         None,
-        description="a source of photographs with masks instead, as data.source takes it; of the photographs only size "
-        "and field of view count",
+        description="a source of masks instead, as data.source takes it; of photographs only size and field of view "
+        "count, and masks/ or lines with mask_path do without",
     )
     input_layout: Layout = Field("auto", description="of --input, as data.layout")
     count: int | None = Field(

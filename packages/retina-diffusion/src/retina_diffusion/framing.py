@@ -31,6 +31,12 @@ def field_of_view(image_HW3: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return field if field.mean() > LEAST_FIELD else np.ones(bright.shape, bool)
 
 
+def disc(height: int, width: int) -> NDArray[np.bool_]:
+    """Where the eye is in a usual photograph (H, W): a disc as wide as the longer side, cut off at the others."""
+    rows, columns = (np.arange(side) - (side - 1) / 2 for side in (height, width))
+    return rows[:, None] ** 2 + columns**2 <= (max(height, width) / 2) ** 2
+
+
 def _most_of_5x5(x_HW: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Whether most of the pixels around are True: what is above a threshold in a median-filtered picture."""
     rows = ndimage.correlate1d(x_HW.astype(np.uint8), np.ones(5), axis=0)

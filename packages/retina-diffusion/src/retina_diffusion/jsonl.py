@@ -30,23 +30,28 @@ OTHER_NAMES = {"image": "image_path", "path": "image_path", "text": "caption", "
                "conversations": "caption"}  # fmt: skip
 
 
-def read(path: Path) -> list[Record]:
+def read(path: Path, alone: bool = False) -> list[Record]:
     """The photographs of a list, or of all lists in a folder.
+
+    Args:
+        alone: a line with a mask needs no `image_path`.
 
     Raises UserError where there is none, or a line is wrong: it is named.
     """
     lists = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
     if not lists:
         raise UserError(f"{path}: holds no .jsonl file")
-    found = [record for one in lists for record in _of(one, several=len(lists) > 1)]
+    found = [record for one in lists for record in _of(one, alone, several=len(lists) > 1)]
     if not found:
         raise UserError(f"{path}: lists no photographs")
     return found
 
 
-def _of(path: Path, several: bool) -> list[Record]:
+def _of(path: Path, alone: bool, several: bool) -> list[Record]:
     prefix = f"{path.stem}-" if several else ""
-    return [_record(_named(row, where), path, where, f"{prefix}{number:06d}") for number, where, row in _rows(path)]
+    return [
+        _record(_named(row, where), path, where, f"{prefix}{number:06d}", alone) for number, where, row in _rows(path)
+    ]
 
 
 def _rows(path: Path) -> Iterator[tuple[int, str, Any]]:
@@ -87,8 +92,6 @@ def _named(row: Any, where: str) -> dict[str, Any]:
         if name not in KEYS:
             raise UserError(f"{where}: unknown key {key!r}; there are {', '.join(sorted(KEYS | OTHER_NAMES.keys()))}")
         found[name] = _last_said(value) if key == "conversations" else value
-    if not isinstance(found.get("image_path"), str):
-        raise UserError(f'{where}: must be an object with "image_path"')
     return found
 
 
@@ -98,7 +101,7 @@ def _last_said(turns: Any) -> Any:
     return last.get("value") if isinstance(last, dict) else None
 
 
-def _record(row: Mapping[str, Any], path: Path, where: str, name: str) -> Record:
+def _record(row: Mapping[str, Any], path: Path, where: str, name: str, alone: bool) -> Record:
     caption, split, grade = row.get("caption"), row.get("split"), row.get("grade")
     grade = row.get("label") if grade is None else grade
     if caption is not None and (not isinstance(caption, str) or not caption.strip()):
@@ -107,8 +110,11 @@ def _record(row: Mapping[str, Any], path: Path, where: str, name: str) -> Record
         raise UserError(f"{where}: grade {grade!r}: must be 0 to 4, or null")
     if split not in (None, "train", "val", "test"):
         raise UserError(f"{where}: split {split!r}: must be train, val or test")
-    image = _there(path, row["image_path"], where)
     masks, labels, known = _masks(row.get("mask_path"), path, where)
+    is_alone = alone and row.get("image_path") is None and bool(masks or labels)
+    if not is_alone and not isinstance(row.get("image_path"), str):
+        raise UserError(f'{where}: must be an object with "image_path"{", or with a mask" if alone else ""}')
+    image = None if is_alone else _there(path, row["image_path"], where)
     if not isinstance(row.get("name"), str | None):
         raise UserError(f"{where}: name {row['name']!r}: must be text")
     return Record(row.get("name") or name, image, split, masks, labels, known, grade, caption, where)

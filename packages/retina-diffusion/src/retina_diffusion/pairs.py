@@ -10,6 +10,7 @@ those that have their mask.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from retina_diffusion.channels import CHANNELS
@@ -18,13 +19,18 @@ from retina_diffusion.records import Record, searched
 from shared_core.errors import UserError
 
 
-def read(root: Path) -> list[Record]:
-    """The photographs of a folder. Raises UserError for folders that are others, or masks without a photograph."""
-    images: dict[str, Path] = {}
-    for path in listed(root / "images"):
-        if path.stem in images:
-            raise UserError(f"{path}: {images[path.stem].name} has the same name; rename or remove one of them")
-        images[path.stem] = path
+def read(root: Path, alone: bool = False) -> list[Record]:
+    """The photographs of a folder.
+
+    Args:
+        alone: without a folder of images, masks stand for themselves.
+
+    Raises UserError for folders that are others, or masks without a photograph.
+    """
+    if alone and not (root / "images").exists():
+        images: dict[str, Path | None] = dict.fromkeys(map(_stem, listed(root / "masks", deep=True)))
+    else:
+        images = _photographs(root)
     by_channel: dict[str, dict[str, Path]] = {name: {} for name in images}
     labels: dict[str, Path] = {}
     for path in listed(root / "masks", deep=True):
@@ -51,13 +57,29 @@ def read(root: Path) -> list[Record]:
             masks=by_channel[name],
             labels=labels.get(name),
             known=searched(by_channel[name], looked),
-            where=str(image),
+            where=str(image or root / "masks" / name),
         )
         for name, image in sorted(images.items())
     ]
 
 
-def _whose(path: Path, images: dict[str, Path]) -> tuple[str | None, str | None]:
+def _photographs(root: Path) -> dict[str, Path | None]:
+    """By name."""
+    found: dict[str, Path | None] = {}
+    for path in listed(root / "images"):
+        if (other := found.get(path.stem)) is not None:
+            raise UserError(f"{path}: {other.name} has the same name; rename or remove one of them")
+        found[path.stem] = path
+    return found
+
+
+def _stem(path: Path) -> str:
+    """What the photograph of a mask would be called."""
+    name, _, channel = path.stem.rpartition("_")
+    return name if name and channel in CHANNELS and path.parent.name not in CHANNELS else path.stem
+
+
+def _whose(path: Path, images: Mapping[str, Path | None]) -> tuple[str | None, str | None]:
     """The photograph and the channel of a mask."""
     if path.parent.name in CHANNELS:
         return (path.stem if path.stem in images else None), path.parent.name

@@ -132,7 +132,7 @@ def _asked(who: Trained, options: PredictOptions) -> Asked:
                 "val_data_path": None,
             }
         )
-        items = sources.items(data)
+        items = sources.items(data, alone=True)
         origin, split, fingerprint = str(options.input), "train", sources.fingerprint(items)
         framed = [prepare.frame(item, data) for item in items]
         rows = [{**one.facts, "text": text(one.facts["caption"], one.facts["grade"])} for one in framed]

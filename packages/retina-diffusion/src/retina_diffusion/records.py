@@ -22,7 +22,7 @@ class Record:
     """A photograph with what belongs to it."""
 
     name: str  # unique in a data set
-    image: Path
+    image: Path | None  # none where images are to be drawn of masks alone
     split: str | None = None  # train, val or test, where the source says so
     masks: Mapping[str, Path] = field(default_factory=dict)  # by channel
     labels: Path | None = None  # one file instead, whose pixel values are numbers of classes

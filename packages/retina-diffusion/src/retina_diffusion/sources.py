@@ -63,18 +63,24 @@ class Photograph:
             return self._read()
 
     def _read(self) -> Taken:
-        record, image = self.record, pictures.read(self.record.image)
+        record = self.record
         given = {channel: masks.read(path) for channel, path in record.masks.items()}
         known = set(record.known) | given.keys()
         if record.labels is not None:
             given |= masks.read_labels(record.labels, self.classes)
             known |= set(self.classes)
+        if record.image is None:  # black; an eye is supposed to be where it usually is
+            image = np.zeros((*next(iter(given.values())).shape, 3), np.uint8)
+            given.setdefault("FOV", framing.disc(*image.shape[:2]).astype(np.float32))
+            known |= {"FOV"}
+        else:
+            image = pictures.read(record.image)
         for channel, mask in given.items():
             if mask.shape != image.shape[:2]:
                 path = record.masks.get(channel, record.labels)
                 raise UserError(
-                    f"{path}: {mask.shape[1]} x {mask.shape[0]} pixels, but {record.image} has {image.shape[1]} x "
-                    f"{image.shape[0]}; a mask must have its photograph's size"
+                    f"{path}: {mask.shape[1]} x {mask.shape[0]} pixels, but {record.image or 'another mask'} has "
+                    f"{image.shape[1]} x {image.shape[0]}; a mask must have its photograph's size"
                 )
         if "FOV" in given and not given["FOV"].any():
             raise UserError(f"{record.masks.get('FOV', record.labels)}: the field of view (FOV) is empty; leave it out")
@@ -97,8 +103,11 @@ Item = Phantom | Photograph
 TABLES = (".parquet", "metadata.csv", "metadata.jsonl")  # ends of names
 
 
-def items(data: Data) -> list[Item]:
+def items(data: Data, alone: bool = False) -> list[Item]:
     """All photographs of a data section, not yet read; names are unique.
+
+    Args:
+        alone: masks may be there without a photograph.
 
     Raises UserError where a source is not there, or is of no kind that is known.
     """
@@ -108,7 +117,7 @@ def items(data: Data) -> list[Item]:
     records: list[Record] = []
     for number, source in enumerate(data.sources):
         own = "train" if data.train_data_path is not None and number == 0 else "val"
-        found = _records(_place(source), data)
+        found = _records(_place(source), data, alone)
         records += found if len(data.sources) == 1 else [_in_split(record, own) for record in found]
     return [Photograph(record, data.mask_values) for record in _uniquely_named(records)]
 
@@ -146,12 +155,12 @@ def _place(source: str) -> Path:
     return hub.snapshot(name, revision, "dataset")
 
 
-def _records(path: Path, data: Data) -> Sequence[Record]:
-    layout = _layout(path) if data.layout == "auto" else data.layout
+def _records(path: Path, data: Data, alone: bool) -> Sequence[Record]:
+    layout = _layout(path, alone) if data.layout == "auto" else data.layout
     if layout == "jsonl":
-        return jsonl.read(path)
+        return jsonl.read(path, alone)
     if layout == "pairs":
-        return pairs.read(path)
+        return pairs.read(path, alone)
     if layout == "table":
         return unpacked.read(path)
     for part, folder in idrid.PARTS.items():
@@ -166,7 +175,7 @@ def _records(path: Path, data: Data) -> Sequence[Record]:
     return found
 
 
-def _layout(path: Path) -> str:
+def _layout(path: Path, alone: bool) -> str:
     if not path.exists():
         raise UserError(f"data.source: {path}: no such file or folder; give one, or `sample`")
     if path.is_file():
@@ -177,7 +186,7 @@ def _layout(path: Path) -> str:
         return "jsonl"
     if (path / "A. Segmentation").is_dir() or (path / "B. Disease Grading").is_dir():
         return "idrid"
-    if (path / "images").is_dir() and (path / "masks").is_dir():
+    if (path / "masks").is_dir() and (alone or (path / "images").is_dir()):
         return "pairs"
     near = [one for depth in ("*", "*/*", "*/*/*") for kind in TABLES for one in path.glob(f"{depth}{kind}")]
     if any(one.suffix == ".parquet" or _names_files(one) for one in near):

@@ -329,10 +329,11 @@ def test_verbs_can_be_called_from_code(toy: Any) -> None:
         (["plan", "--zzzzz"], "--zzzzz: no such flag"),
         (["plan", "--print_confg"], "--print_confg: no such flag (did you mean --print-config?)"),
         (["plan", "--training", "3"], "--training: is a section; set one of its fields (--training.epochs, "),
-        (["plan", "--epochs"], "--epochs: needs a value (int)"),
-        (["plan", "--epochs", "--lr", "1"], "--epochs: needs a value (int)"),
-        (["plan", "--epochs", "many"], "--epochs: must be a whole number, not 'many'"),
-        (["plan", "--epochs", "null"], "--epochs: must be a whole number, not null"),
+        (["plan", "--epochs"], "--epochs: needs a value (int|null)"),
+        (["plan", "--epochs", "--lr", "1"], "--epochs: needs a value (int|null)"),
+        (["plan", "--epochs", "many"], "--epochs: must be a whole number (or null), not 'many'"),
+        (["plan", "--epochs", "null"], "--epochs: null needs steps, or training never ends"),
+        (["plan", "--batch-size", "null"], "--batch-size: must be a whole number, not null"),
         (["plan", "--batch_size", "0"], "--batch_size: must be greater than or equal to 1, not '0'"),
         (["plan", "--device", "gpu"], "--device: must be auto, cpu, cuda or mps, not 'gpu' (did you mean cpu?)"),
         (["plan", "--layers", "2,x"], "--layers: must be a whole number, not 'x'"),
@@ -486,7 +487,9 @@ def test_help_lists_every_field_with_its_description_and_default(toy: Any, capsy
     for leaf in [*leaves(toy.Config).values(), *leaves(toy.PrepareOptions).values()]:
         assert f"--{leaf.key}" in text
         assert leaf.description in flat
-    assert "--training.epochs, --epochs int passes over the training data [2]" in flat  # the preset's default
+    assert (
+        "--training.epochs, --epochs int|null passes over the training data; null: as many as `steps` take [2]" in flat
+    )  # the preset's default
     assert "--model.layers, --layers int,... blocks per stage [2,2,2]" in flat
     assert "--data path|null folder of raw data [null]" in flat
     assert "model: The network" in flat

@@ -103,6 +103,9 @@ def test_an_empty_part_is_named() -> None:
         divide(20 * rows_of(0, 1), Split(test=0.01))
     with pytest.raises(UserError, match=r"split\.val: the val split is empty"):
         divide(20 * rows_of(0, 1), Split(val=0.01))
+    rows = [{"grade": None, "masks": [], "split": split} for split in (*(20 * ["val"]), None)]
+    with pytest.raises(UserError, match=r"split\.test and split\.val: the train split is empty; change the shares"):
+        divide(rows, Split(test=0.89))
 
 
 @pytest.mark.parametrize("splits", [("test",), ("val",), ("test", "val")])

@@ -20,8 +20,9 @@ class Data(Section):
     source: str = Field(
         "sample",
         min_length=1,
-        description="sample (drawn photographs, needs nothing), IDRiD's folder, a .jsonl file or a folder of them, a "
-        "folder with images/ and masks/, or hub:OWNER/NAME[@REVISION], a data set with one of these",
+        description="sample (drawn photographs, needs nothing), IDRiD's folder, a .jsonl or .json list, a folder of "
+        ".jsonl lists, with images/ and masks/ or with tables, or hub:OWNER/NAME[@REVISION], a data set with one of "
+        "these",
     )
     layout: Layout = Field(
         "auto", description="of a folder; auto: what is in it; table: Parquet, and whatever `datasets` reads"

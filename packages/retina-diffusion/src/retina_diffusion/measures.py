@@ -27,6 +27,7 @@ from retina_diffusion import (
 from retina_diffusion.brightness import light
 from retina_diffusion.channels import CHANNELS, Channel
 from retina_diffusion.features import Features
+from retina_diffusion.following import Following
 from retina_diffusion.judged import Real
 from retina_diffusion.memorisation import Memory
 from retina_diffusion.orders import orders
@@ -83,17 +84,8 @@ class Measures:
         each, seed = len(images) // len(masked.rows), self.who.config.seed
         device, limits = next(judge.parameters()).device, judge.thresholds.cpu()
         of_images, of_real = (judged.each(judge.probabilities, x, device) for x in (images, masked.pixels))
-        mask, mask_N = masked.mask, np.repeat(np.arange(len(masked.rows)), each)
-        chosen = [CHANNELS.index(name) for name in classes]
-        found = following.follow(
-            of_images[:, chosen],
-            of_real[:, chosen],
-            mask[:, chosen],
-            masked.known[:, chosen],
-            mask_N,
-            limits[chosen],
-            seed,
-        )
+        mask, mask_N = masked.mask, _masks_of(masked, images)
+        found = self._followed(masked, of_images, of_real, limits, classes)
         by_class = {
             "generated": fidelity.fidelity(of_images, mask[mask_N], masked.known[mask_N], limits, seed, groups=mask_N),
             "real": fidelity.fidelity(of_real, mask, masked.known, limits, seed),
@@ -107,27 +99,38 @@ class Measures:
 
     def add_crossed(self, masked: Real, images: torch.Tensor, classes: Sequence[Channel]) -> None:
         """Whether images follow their masks for segmenters that share no photograph with the generator."""
-        config, chosen = self.who.config, [CHANNELS.index(name) for name in classes]
-        steps, device = config.evaluation.segmenter_steps, self.who.runtime.device
+        config, device = self.who.config, self.who.runtime.device
         message(f"training two segmenters, on one half each of the {len(masked.rows)} photographs with masks")
-        of_images, of_real = crossed.seen(masked, images, config.seed, steps, device)
-        mask_N = np.repeat(np.arange(len(masked.rows)), len(images) // len(masked.rows))
-        found = following.follow(
+        of_images, of_real = crossed.seen(masked, images, config.seed, config.evaluation.segmenter_steps, device)
+        unused = torch.full((len(CHANNELS),), 0.5)  # thresholds are for Dice, and the two segmenters have their own
+        found = self._followed(masked, of_images, of_real, unused, classes)
+        key, baselines = "mask_fidelity_crossed", self.about["baselines"]
+        self.about["metrics"][key] = found.generated.average_precision.as_dict()
+        self.about["metrics"][f"{key}_share"] = found.share.average_precision.as_dict()
+        baselines["real photographs"][key] = found.real.average_precision.as_dict()
+        baselines["masks shuffled"][key] = found.shuffled.average_precision.as_dict()
+        baselines["masks shuffled"]["differences"][key] = found.gain.average_precision.as_dict()
+        self.about["notes"].append(CROSSED.format(len(masked.rows)))
+
+    def _followed(
+        self,
+        masked: Real,
+        of_images: torch.Tensor,
+        of_real: torch.Tensor,
+        limits_M: torch.Tensor,
+        classes: Sequence[Channel],
+    ) -> Following:
+        """How images follow some classes of their masks, by what a segmenter sees in them and in photographs."""
+        chosen = [CHANNELS.index(name) for name in classes]
+        return following.follow(
             of_images[:, chosen],
             of_real[:, chosen],
             masked.mask[:, chosen],
             masked.known[:, chosen],
-            mask_N,
-            torch.full((len(chosen),), 0.5),  # of Dice, which is not asked for: both segmenters have their own
-            config.seed,
+            _masks_of(masked, of_images),
+            limits_M[chosen],
+            self.who.config.seed,
         )
-        own, beside = tables.crossed(found)
-        self.about["metrics"] |= own
-        for name, more in beside.items():
-            about = self.about["baselines"][name]
-            about |= {key: value for key, value in more.items() if key != "differences"}
-            about["differences"] = about.get("differences", {}) | more.get("differences", {})
-        self.about["notes"].append(CROSSED.format(len(masked.rows)))
 
     def add_distances(self, look: Features, real: Real, images: torch.Tensor) -> None:
         """FID and KID beside what real photographs have among themselves; one image like each photograph."""
@@ -222,6 +225,11 @@ class Measures:
 
     def _figure(self, path: Any) -> None:
         self.about["figures"].append(f"figures/{path.name}")
+
+
+def _masks_of(masked: Real, images: torch.Tensor) -> np.ndarray:
+    """(N,) the row of each image's masks; images of one stand together."""
+    return np.repeat(np.arange(len(masked.rows)), len(images) // len(masked.rows))
 
 
 def _photographs(like: Real, images: torch.Tensor) -> np.ndarray:

@@ -28,8 +28,8 @@ def orders(
     Args:
         count: how many; default: `per_mask` of each row.
         balance: none: every row equally often, in turn; grade: every grade that there is equally often; lesion: images
-            with each kind of lesion, and those that were
-            searched for all and have none, equally often. Rows of a kind take turns, in random order.
+            with each kind of lesion, and those that were searched for all and have none, equally often. Rows of a kind
+            take turns, in random order.
 
     Raises UserError where nothing is known that could be balanced.
     """

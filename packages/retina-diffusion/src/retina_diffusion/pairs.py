@@ -27,13 +27,14 @@ def read(root: Path, alone: bool = False) -> list[Record]:
 
     Raises UserError for folders that are others, or masks without a photograph.
     """
-    if alone and not (root / "images").exists():
-        images: dict[str, Path | None] = dict.fromkeys(map(_stem, listed(root / "masks", deep=True)))
-    else:
-        images = _photographs(root)
+    by_themselves = alone and not (root / "images").exists()
+    images = {} if by_themselves else _photographs(root)
+    files = listed(root / "masks", deep=True)
+    if by_themselves:
+        images = dict.fromkeys(map(_stem, files))
     by_channel: dict[str, dict[str, Path]] = {name: {} for name in images}
     labels: dict[str, Path] = {}
-    for path in listed(root / "masks", deep=True):
+    for path in files:
         name, channel = _whose(path, images)
         if name is None:
             raise UserError(

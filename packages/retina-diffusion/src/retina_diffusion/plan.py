@@ -58,12 +58,11 @@ def run(app: App, config: Config, options: PlanOptions) -> int:
 
 def _refuse_too_large(config: Config, runtime: Runtime, options: PlanOptions, made: Plan) -> None:
     """Raises UserError, with the setting to change, for a plan that the memory does not hold."""
-    room = made.room
-    if made.memory_available is None or made.peak_memory_bytes <= room:
+    if made.memory_available is None or made.peak_memory_bytes <= made.room:
         return
     need = f"{quantity(made.peak_memory_bytes, 'B')} of {quantity(made.memory_available, 'B')}, a tenth kept free"
     again = one(_recomputing(config, True), runtime, options).peak_memory_bytes
-    raise UserError(f"plan: does not fit, {need}; {_memory_advice(made, again, room)}")
+    raise UserError(f"plan: does not fit, {need}; {_memory_advice(made, again)}")
 
 
 def one(config: Config, runtime: Runtime, options: PlanOptions) -> Plan:
@@ -202,7 +201,6 @@ def _row(preset: Config, options: PlanOptions, runtime: Runtime, limit: float) -
         if again == preset.runtime.gradient_checkpointing:
             own = made
     assert own.seconds is not None
-    room = own.room
     return {
         "preset": preset.name,
         "device": own.device,
@@ -214,8 +212,8 @@ def _row(preset: Config, options: PlanOptions, runtime: Runtime, limit: float) -
         "memory_recomputed": memory[True],
         "steps": own.steps,
         "seconds": own.seconds,
-        "fits": own.peak_memory_bytes <= room and own.seconds <= limit,
-        "advice": _advice(preset, own, memory, room, limit),
+        "fits": own.peak_memory_bytes <= own.room and own.seconds <= limit,
+        "advice": _advice(preset, own, memory, limit),
     }
 
 
@@ -225,19 +223,19 @@ def _recomputing(config: Config, again: bool) -> Config:
     return config.model_copy(update={"runtime": how})
 
 
-def _advice(preset: Config, own: Plan, memory: dict[bool, float], room: float, limit: float) -> str:
+def _advice(preset: Config, own: Plan, memory: dict[bool, float], limit: float) -> str:
     """The key to change, where something does not fit."""
-    if own.peak_memory_bytes > room:
-        return _memory_advice(own, memory[True], room)
+    if own.peak_memory_bytes > own.room:
+        return _memory_advice(own, memory[True])
     assert own.seconds is not None and preset.name is not None
     if own.seconds > limit:
         return f"--training.steps {int(own.steps * limit / own.seconds)} would end in time"
     return "fits; too few steps to learn to draw" if preset.name.startswith(LETTER) else "fits"
 
 
-def _memory_advice(own: Plan, recomputed: float, room: float) -> str:
+def _memory_advice(own: Plan, recomputed: float) -> str:
     """The key to change, where the memory does not hold a plan."""
-    if recomputed <= room:
+    if recomputed <= own.room:
         return "--runtime.gradient_checkpointing true would fit"
     fits = next((note for note in own.notes if note.startswith("does not fit")), "")
     found = re.search(r"--training\.micro_batch \d+", fits)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from retina_diffusion import captions, drawings, photographs, pictures, prepare, saved, sources, subject, train
+from retina_diffusion import captions, drawings, photographs, pictures, prepare, sources, subject, train
 from retina_diffusion.brightness import bytes_of, light
 from retina_diffusion.channels import CHANNELS
 from retina_diffusion.config import Config, PredictOptions
@@ -155,7 +155,7 @@ def _require_known(who: Trained, caption: str) -> None:
     """Say which words of a caption the model never saw. Raises UserError where these are all."""
     if who.captions is not None:  # a text model knows all words
         return
-    vocabulary = saved.vocabulary(who.run, who.config)
+    vocabulary = who.vocabulary
     unknown, said = vocabulary.unknown(caption), captions.words(caption)
     if said and len(unknown) == len(said[: vocabulary.tokens]):
         shown = ", ".join(vocabulary.words[:12]) + (", ..." if len(vocabulary.words) > 12 else "")

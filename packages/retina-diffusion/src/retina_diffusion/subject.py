@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from retina_diffusion import model, photographs, precomputed, prepare, pretrained, sampler, saved, train
+from retina_diffusion.captions import Vocabulary
 from retina_diffusion.captionstore import CaptionStore
 from retina_diffusion.config import Config
 from retina_diffusion.frozen import Source
@@ -36,6 +37,7 @@ class Trained:
     checkpoint: str  # its name
     config: Config
     model: RetinaModel
+    vocabulary: Vocabulary
     runtime: Runtime
     captions: CaptionStore | None
     encode: Encode
@@ -112,7 +114,7 @@ def of_run(run: RunDir, config: Config, checkpoint: str, runtime: Runtime) -> Tr
     captions, encode = precomputed.captions(config, known)
     if captions is not None:
         captions.open(prepare.folder_of(config.paths, config.data), networks[precomputed.TEXT].version)
-    return Trained(run, path.name, config, made.to(runtime.device).eval(), runtime, captions, encode, networks)
+    return Trained(run, path.name, config, made.to(runtime.device).eval(), known, runtime, captions, encode, networks)
 
 
 def network(run: RunDir, config: Config, checkpoint: Path) -> RetinaModel:

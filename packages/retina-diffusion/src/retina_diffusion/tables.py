@@ -45,20 +45,6 @@ def beside(found: Following) -> dict[str, Any]:
     }
 
 
-def crossed(found: Following) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """The metrics of segmenters that share no photograph with the generator, and what stands beside them, by name."""
-    key = "mask_fidelity_crossed"
-    metrics = {
-        key: found.generated.average_precision.as_dict(),
-        f"{key}_share": found.share.average_precision.as_dict(),
-    }
-    less = {"differences": {key: found.gain.average_precision.as_dict()}}
-    return metrics, {
-        "masks shuffled": {key: found.shuffled.average_precision.as_dict(), **less},
-        "real photographs": {key: found.real.average_precision.as_dict()},
-    }
-
-
 def by_class(scores: Mapping[str, Sequence[Score]], classes: Sequence[str]) -> Rows:
     """Each class that some photograph has, generated beside real."""
     rows = []

@@ -191,7 +191,12 @@ def in_container(tmp_path: Path, script: str, commits: list[float], seconds: int
     run = Path("runs/toy-package/default")
     (tmp_path / run / "checkpoints").mkdir(parents=True, exist_ok=True)
     (tmp_path / run / "config.yaml").write_text("name: default\n")
-    return modal_run.start(["train"], "job", run, 1, {}, seconds, lambda: commits.append(time.monotonic()), tmp_path)
+
+    def commit() -> None:
+        commits.append(time.monotonic())
+        (tmp_path / f"commit-{len(commits)}").touch()
+
+    return modal_run.start(["train"], "job", run, 1, {}, seconds, commit, tmp_path)
 
 
 @pytest.fixture
@@ -211,8 +216,13 @@ WAITING = (
 
 
 def test_every_checkpoint_is_committed(tmp_path: Path, often: None) -> None:
+    """The run waits for each, so that a busy machine sees as many as an idle one; `latest` moves at once."""
     commits: list[float] = []
-    script = f"import time\nfor step in range(3):\n    {LATEST}(f'step-{{step}}')\n    time.sleep(0.6)\n"
+    script = (
+        "import os, time\nlatest = 'runs/toy-package/default/checkpoints/latest'\nfor step in range(3):\n"
+        "    with open('new', 'w') as file:\n        file.write(f'step-{step}')\n    os.replace('new', latest)\n"
+        "    while not os.path.exists(f'commit-{step + 1}'):\n        time.sleep(0.02)\n"
+    )
     assert in_container(tmp_path, script, commits) == 0
     assert len(commits) == 4, "one for each, and one at the end"
 

@@ -1,5 +1,9 @@
 """The order of the data: a pure function of seed, epoch, batch and process."""
 
+import os
+import signal
+import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -117,3 +121,43 @@ def test_a_data_set_is_told_the_epoch_wherever_it_is_asked(workers: int) -> None
     batches = LoaderBatches(Epochs(6), batch_size=2, runtime=runtime(), seed=0, num_workers=workers)
     for epoch in (3, 0):
         assert [batch["epoch"].tolist() for batch in batches.epoch(epoch)] == [[epoch] * 2] * 3
+
+
+class Noted(Rows):
+    """Writes down what it was asked for, from whichever process."""
+
+    def __init__(self, n: int, folder: Path) -> None:
+        super().__init__(n)
+        self.folder = folder
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __getitem__(self, row: int) -> dict[str, torch.Tensor]:
+        (self.folder / f"{self.epoch}-{row}").touch()
+        return super().__getitem__(row)
+
+
+def test_workers_fetch_the_next_epoch_while_one_ends(tmp_path: Path) -> None:
+    batches = LoaderBatches(Noted(4, tmp_path), batch_size=2, runtime=runtime(), seed=0, num_workers=2)
+    first = rows(batches, 0)
+    until = time.monotonic() + 60
+    while not list(tmp_path.glob("1-*")):
+        assert time.monotonic() < until, "nobody asked for rows of epoch 1"
+        time.sleep(0.01)
+    alone = loader(4, 2)
+    assert [first, *(rows(batches, epoch) for epoch in (1, 2, 0))] == [rows(alone, epoch) for epoch in (0, 1, 2, 0)]
+    assert rows(batches, 3, start=1) == rows(alone, 3, start=1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_workers_outlive_the_signals_that_ask_for_a_checkpoint(number: signal.Signals) -> None:
+    batches = loader(40, 2, num_workers=2)
+    running = batches.epoch(0)
+    next(running)
+    workers = torch.multiprocessing.active_children()
+    assert len(workers) >= 2
+    for worker in workers:
+        os.kill(worker.pid, number)
+    time.sleep(0.5)
+    assert len(list(running)) == 19

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from shared_core.errors import UserError
 from shared_core.seeds import derive, seeded
+from shared_core.signals import StopSignals
 
 if TYPE_CHECKING:
     from shared_core.runtime import Runtime
@@ -117,18 +120,26 @@ class LoaderBatches(Batches):
             batch_size=None,
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
+            worker_init_fn=_leave_signals_alone,
             pin_memory=runtime.device.type == "cuda",
             generator=torch.Generator(),  # else every iterator would draw a number from the model's random stream
         )
+        # one iterator through all epochs: while an epoch ends, workers fetch the next one's first batches
+        self._running: Iterator[Any] = iter(())
+        self._next: tuple[int, int] | None = None  # epoch and batch that the iterator comes to
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:
-        self._order.epoch, self._order.start = epoch, start
-        for batch in self._loader:
+        if self._next != (epoch, start):
+            self._order.epoch, self._order.start = epoch, start
+            self._running = iter(self._loader)
+        for k in range(start, self.batches_per_epoch):
+            batch = next(self._running)
+            self._next = (epoch, k + 1) if k + 1 < self.batches_per_epoch else (epoch + 1, 0)
             yield to_device(batch, self.runtime.device)
 
 
 class _Order:
-    """Yields (epoch, seed of the batch, its row indices) for one process."""
+    """Yields (epoch, seed of the batch, its row indices) for one process, epoch after epoch without end."""
 
     def __init__(
         self,
@@ -143,19 +154,29 @@ class _Order:
         self.weights = None if weights is None else torch.as_tensor(weights, dtype=torch.float64)
         self.epoch = self.start = 0
 
-    def __len__(self) -> int:
-        return self.rows // (self.batch_size * self.world) - self.start
-
     def __iter__(self) -> Iterator[tuple[int, int, list[int]]]:
-        generator = torch.Generator().manual_seed(derive(self.seed, "order", self.epoch))
+        start = self.start
+        for epoch in itertools.count(self.epoch):
+            yield from self._of(epoch, start)
+            start = 0
+
+    def _of(self, epoch: int, start: int) -> Iterator[tuple[int, int, list[int]]]:
+        generator = torch.Generator().manual_seed(derive(self.seed, "order", epoch))
         if self.weights is None:
             order = torch.randperm(self.rows, generator=generator)
         else:
             order = torch.multinomial(self.weights, self.rows, replacement=True, generator=generator)
-        for k in range(self.start, self.start + len(self)):
+        for k in range(start, self.rows // (self.batch_size * self.world)):
             first = (k * self.world + self.rank) * self.batch_size
             rows = order[first : first + self.batch_size].tolist()
-            yield self.epoch, derive(self.seed, "batch", self.epoch, k, self.rank), rows
+            yield epoch, derive(self.seed, "batch", epoch, k, self.rank), rows
+
+
+def _leave_signals_alone(worker: int) -> None:
+    """A terminal and many schedulers send a signal to all processes; the training one then asks for a last checkpoint,
+    for which it needs its workers. They end with it."""
+    for number in StopSignals.watched:
+        signal.signal(number, signal.SIG_IGN)
 
 
 class _SeededFetch(Dataset[Any]):

@@ -108,7 +108,7 @@ def pace(config: RunConfig, task: Task, model: nn.Module, runtime: Runtime, step
         batch = next(batches)
         data = time.perf_counter() - began
         samples, seconds = _probe(task, model, batch, runtime, wanted.micro_batch)
-        expected = (data + seconds / samples * microbatch.size(batch)) * wanted.accumulation
+        expected = (data + seconds) * wanted.accumulation
         if 2 * expected > MOST_SECONDS:
             return Pace(expected, 0, samples)
         started = time.perf_counter()
@@ -120,16 +120,23 @@ def pace(config: RunConfig, task: Task, model: nn.Module, runtime: Runtime, step
 
 
 def _probe(task: Task, model: nn.Module, batch: Any, runtime: Runtime, limit: int | None) -> tuple[int, float]:
-    """(samples, seconds) of the largest piece of a batch that could be tried in a short time."""
+    """(samples of the largest piece of a batch that could be tried in a short time, seconds of a batch).
+
+    On a GPU small pieces take as long as larger ones, so what grows from piece to piece is scaled up, not the whole.
+    """
     whole = microbatch.size(batch)
-    most, samples = min(limit or whole, whole), 1
-    _pass(task, model, _piece(batch, min(2, most)), runtime)  # the first one prepares what later ones find
+    most, samples, seconds = min(limit or whole, whole), 0, 0.0
+    first = partial(_pass, task, model, _piece(batch, min(2, most)), runtime)
+    _seconds(first, runtime)  # prepares what later ones find
     started = time.perf_counter()
     while True:
-        samples = min(2 * samples, most)
-        seconds = _seconds(partial(_pass, task, model, _piece(batch, samples), runtime), runtime)
+        before, took = samples, seconds
+        samples = min(2 * before or 2, most)
+        again = partial(_pass, task, model, _piece(batch, samples), runtime)
+        seconds = min(_seconds(again, runtime) for _ in range(2))  # the first one of a size may have to load its kernels
         if samples == most or time.perf_counter() - started > PROBE_SECONDS / 2:  # the next one takes twice as long
-            return samples, seconds
+            growth = max(0.0, (seconds - took) / (samples - before))
+            return samples, (seconds + growth * (most - samples)) * whole / most
 
 
 def _pass(task: Task, model: nn.Module, batch: Any, runtime: Runtime) -> None:

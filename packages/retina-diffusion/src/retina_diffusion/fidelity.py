@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -71,7 +72,7 @@ def fidelity(
             continue
         resamples = Resamples(len(rows), n_resamples, seed, None if groups is None else np.asarray(groups)[rows], unit)
         dice = resamples.estimate(one.dice)
-        area = moved(resamples.estimate(one.binned), one.average_precision())
+        area = moved(resamples.estimate(one.binned), one.average_precision)
         found.append(Score(_bounded(dice), _bounded(area), float(one.positives_N.sum() / one.pixels)))
     return tuple(found)
 
@@ -145,14 +146,17 @@ class Seen:
             area_B: Floats = (hits_BK * precision_BK).sum(axis=1) / hits_BK.sum(axis=1)
         return area_B
 
+    @cached_property
     def average_precision(self) -> float:
-        """Exactly: the precision at every positive pixel, averaged; equal probabilities count as one step."""
-        scores, order = self.p_NL.flatten().sort(descending=True)
-        hits = self.there_NL.flatten()[order].cumsum(0)
-        ends = torch.cat([scores[1:] != scores[:-1], scores.new_ones(1, dtype=torch.bool)]).nonzero().flatten()
-        hits = hits[ends].double()
-        gained = hits.diff(prepend=hits.new_zeros(1))
-        return float((gained * hits / (ends + 1)).sum() / hits[-1])
+        """Exactly: the precision at every positive pixel, averaged; equal probabilities count as one step.
+
+        Only the positives are sorted, which are few; all others are counted between them.
+        """
+        levels_K, hits_K = self.p_NL[self.there_NL].unique(return_counts=True)
+        reached = torch.bucketize(self.p_NL.flatten(), levels_K, right=True)  # so many levels are at most the pixel's
+        all_K = torch.bincount(reached, minlength=len(levels_K) + 1)[1:]
+        precision_K = _from_here_on(hits_K) / _from_here_on(all_K)
+        return float((hits_K * precision_K).sum() / hits_K.sum())
 
     def best_threshold(self) -> float:
         """The edge of a bin at which the pooled Dice is highest."""
@@ -165,6 +169,10 @@ def moved(binned: Estimate, value: float) -> Estimate:
     """The exact value with the interval of the binned one."""
     gap = value - binned.value
     return replace(binned, value=binned.value + gap, low=binned.low + gap, high=binned.high + gap)
+
+
+def _from_here_on(count_K: torch.Tensor) -> torch.Tensor:
+    return count_K.double().flip(0).cumsum(0).flip(0)
 
 
 def _bounded(estimate: Estimate) -> Estimate:

@@ -79,7 +79,8 @@ def follow(
         """A function of the means of some kinds of images, of Dice and of average precision."""
         dice = resamples.estimate(lambda w_BN: combine(*(_mean([one.dice(w_BN) for one in kind]) for kind in kinds)))
         binned = resamples.estimate(lambda w_BN: combine(*(_mean([one.area(w_BN) for one in kind]) for kind in kinds)))
-        exact = combine(*(_mean([one.seen.average_precision() for one in kind]) for kind in kinds))
+        with np.errstate(invalid="ignore", divide="ignore"):  # a share of nothing is NaN, and said to be
+            exact = combine(*(_mean([one.seen.average_precision for one in kind]) for kind in kinds))
         return Of(dice, moved(binned, float(exact)))
 
     return Following(

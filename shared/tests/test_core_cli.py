@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared_core import config as configuration
-from shared_core import flags, yamlfile
+from shared_core import cli, flags, yamlfile
 from shared_core.cli import App, Verb
 from shared_core.errors import UserError
 from shared_core.schema import leaves
@@ -269,13 +269,18 @@ def test_the_environment_changes_nothing(run: Any, monkeypatch: pytest.MonkeyPat
     assert run("plan", "--lr", "0.5")[0] == before
 
 
-def test_threads_wait_asleep_unless_told_otherwise(toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_wait_a_short_while_awake_unless_told_otherwise(toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
     toy.APP.main(["--version"])
-    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+    assert "GOMP_SPINCOUNT" not in os.environ
     monkeypatch.delenv("OMP_WAIT_POLICY")
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
     toy.APP.main(["--version"])
-    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+    assert os.environ["GOMP_SPINCOUNT"] == "7"
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    toy.APP.main(["--version"])
+    assert os.environ["GOMP_SPINCOUNT"] == str(cli.SPIN)
 
 
 def test_exit_statuses(toy: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from shared_core.task import Task
 
 DEFAULT_PRESET = "default"
+SPIN = 10_000  # rounds of the busy loop, some tens of microseconds
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,10 @@ class App:
 
     def main(self, argv: Sequence[str] | None = None) -> int:
         """Run one command line; returns the exit status (2: the user's mistake, 75: preempted, 130: interrupted)."""
-        # PyTorch's threads wait for each other in a busy loop, unless told before it is imported; where other programs
-        # want the cores too, this leaves a training run a small part of its speed (benchmarks/waiting.py)
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        # PyTorch's threads wait for each other in a busy loop; a long one leaves a training run a small part of its
+        # speed where other programs want the cores too, and none costs it a third where none do (benchmarks/waiting.py)
+        if "OMP_WAIT_POLICY" not in os.environ:
+            os.environ.setdefault("GOMP_SPINCOUNT", str(SPIN))  # read when PyTorch is imported
         try:
             return self.run(sys.argv[1:] if argv is None else argv)
         except UserError as error:

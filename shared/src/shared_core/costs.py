@@ -133,7 +133,7 @@ def _probe(task: Task, model: nn.Module, batch: Any, runtime: Runtime, limit: in
         before, took = samples, seconds
         samples = min(2 * before or 2, most)
         again = partial(_pass, task, model, _piece(batch, samples), runtime)
-        seconds = min(_seconds(again, runtime) for _ in range(2))  # the first one of a size may have to load its kernels
+        seconds = min(_seconds(again, runtime) for _ in range(2))  # the first may load kernels
         if samples == most or time.perf_counter() - started > PROBE_SECONDS / 2:  # the next one takes twice as long
             growth = max(0.0, (seconds - took) / (samples - before))
             return samples, (seconds + growth * (most - samples)) * whole / most

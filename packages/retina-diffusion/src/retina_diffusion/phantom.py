@@ -9,6 +9,7 @@ Shapes: S x S pixels; M channels of `channels.CHANNELS`.
 
 from __future__ import annotations
 
+import cmath
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,7 +58,7 @@ class _Eye:
         self.side, self.random = side, random
         self.radius = side * random.uniform(0.46, 0.49)
         self.unit = 2 * self.radius / random.uniform(6.5, 7.5)
-        self.eye = random.choice((-1, 1))  # left or right
+        self.eye = int(random.choice((-1, 1)))  # left or right
         middle = side / 2 + random.normal(0, 0.02 * side, 2)
         self.macula = middle + self.unit * np.array([-0.5 * self.eye, 0.1])
         self.disc = self.macula + self.unit * np.array([self.eye * random.uniform(2.3, 2.7), -random.uniform(0.1, 0.4)])
@@ -72,17 +73,22 @@ class _Eye:
 
     def vessels(self) -> None:
         """Two arcades and their branches, arteries and veins."""
+        disc = complex(*self.disc)
         for up in (-1, 1):
             for width in (0.10, 0.13):  # an artery, and a vein that is wider
-                self._vessel(self.disc.copy(), np.array([-0.35 * self.eye, up * 1.0]), width, 0, up)
-                self._vessel(self.disc.copy(), np.array([0.8 * self.eye, up * 0.7]), 0.7 * width, 1, up)
+                self._vessel(disc, complex(-0.35 * self.eye, up), width, 0, up)
+                self._vessel(disc, complex(0.8 * self.eye, up * 0.7), 0.7 * width, 1, up)
 
-    def _vessel(self, place: Floats, way: Floats, width: float, generation: int, up: int) -> None:
-        """A line that bends around the macula, thins out, and sends branches away."""
-        points, bend = [tuple(place)], self.random.normal(0, 0.02)
+    def _vessel(self, place: complex, way: complex, width: float, generation: int, up: int) -> None:
+        """A line that bends around the macula, thins out, and sends branches away.
+
+        Places and ways are complex numbers: pairs that turn, and many times as fast as arrays of two.
+        """
+        macula, middle = complex(*self.macula), complex(self.side / 2, self.side / 2)
+        points, bend = [(place.real, place.imag)], self.random.normal(0, 0.02)
         for step in range(60):
-            to_macula = self.macula - place
-            distance = np.linalg.norm(to_macula) / self.unit
+            to_macula = macula - place
+            distance = abs(to_macula) / self.unit
             # along the arcade: away from the macula when near, around it when far
             turn = (
                 bend
@@ -90,20 +96,17 @@ class _Eye:
                 - 0.35 * self.eye * up * (generation == 0) * max(0, distance - 1.6) * 0.12
             )
             if distance < 1.0:
-                way = way - 0.25 * to_macula / np.linalg.norm(to_macula)
-            cos, sin = np.cos(turn), np.sin(turn)
-            way = np.array([cos * way[0] - sin * way[1], sin * way[0] + cos * way[1]])
-            way /= np.linalg.norm(way)
-            place = place + 0.12 * self.unit * way
-            points.append(tuple(place))
+                way -= 0.25 * to_macula / abs(to_macula)
+            way *= cmath.rect(1, turn)
+            way /= abs(way)
+            place += 0.12 * self.unit * way
+            points.append((place.real, place.imag))
             width *= 0.985
             if generation < 3 and width > 0.03 and self.random.random() < 0.13 and step > 3:
                 side = self.random.choice((-1, 1))
-                angle = side * self.random.uniform(0.5, 1.0)
-                cos, sin = np.cos(angle), np.sin(angle)
-                branch = np.array([cos * way[0] - sin * way[1], sin * way[0] + cos * way[1]])
-                self._vessel(place.copy(), branch, 0.65 * width, generation + 1, up)
-            if width < 0.018 or np.linalg.norm(place - self.side / 2) > self.radius:
+                branch = way * cmath.rect(1, side * self.random.uniform(0.5, 1.0))
+                self._vessel(place, branch, 0.65 * width, generation + 1, up)
+            if width < 0.018 or abs(place - middle) > self.radius:
                 break
         self.pens["vessel"].line(points, fill=255, width=max(1, round(width * 1.2 * self.unit)), joint="curve")
 

@@ -1,4 +1,4 @@
-"""What it costs how long PyTorch's threads wait for each other in a busy loop before they sleep (ours: cli.SPIN rounds).
+"""What it costs how long PyTorch's threads wait for each other in a busy loop before they sleep (ours: cli.SPIN).
 
     python shared/benchmarks/waiting.py
 

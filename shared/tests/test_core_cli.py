@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared_core import config as configuration
 from shared_core import cli, flags, yamlfile
+from shared_core import config as configuration
 from shared_core.cli import App, Verb
 from shared_core.errors import UserError
 from shared_core.schema import leaves

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -154,10 +156,66 @@ def test_workers_fetch_the_next_epoch_while_one_ends(tmp_path: Path) -> None:
 def test_workers_outlive_the_signals_that_ask_for_a_checkpoint(number: signal.Signals) -> None:
     batches = loader(40, 2, num_workers=2)
     running = batches.epoch(0)
-    next(running)
+    assert len([next(running), next(running)]) == 2  # one of each worker, so both are there
     workers = torch.multiprocessing.active_children()
     assert len(workers) >= 2
     for worker in workers:
         os.kill(worker.pid, number)
     time.sleep(0.5)
-    assert len(list(running)) == 19
+    assert len(list(running)) == 18
+
+
+@pytest.mark.parametrize("ending", ["raise RuntimeError('in training')", "batches.itself = batches", "pass"])
+def test_a_process_with_workers_ends(ending: str) -> None:
+    """Also where an error, or a cycle of references, keeps the iterator until the end."""
+    code = f"""
+import torch
+from types import SimpleNamespace
+from shared_core.batches import LoaderBatches
+if __name__ == "__main__":
+    runtime = SimpleNamespace(rank=0, world=1, device=torch.device("cpu"))
+    batches = LoaderBatches(torch.arange(40), batch_size=2, runtime=runtime, seed=0, num_workers=2)
+    for batch in batches.epoch(0):
+        break
+    {ending}
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == ("raise" in ending), done.stderr
+
+
+def test_one_epoch_at_a_time() -> None:
+    batches = loader(8, 2)
+    first = batches.epoch(0)
+    next(first)
+    assert rows(batches, 1) == rows(loader(8, 2), 1)
+    with pytest.raises(RuntimeError, match="another epoch has begun"):
+        next(first)
+
+
+def test_nothing_of_an_epoch_leaves_the_next_one_alone() -> None:
+    batches = loader(8, 2)
+    rows(batches, 0)
+    assert rows(batches, 4, start=4) == []
+    assert rows(batches, 1) == rows(loader(8, 2), 1)
+
+
+class Broken(Rows):
+    """Cannot read a row the first time."""
+
+    failed = False
+
+    def __getitem__(self, row: int) -> dict[str, torch.Tensor]:
+        if row == 3 and not self.failed:
+            self.failed = True
+            raise OSError("row 3")
+        return super().__getitem__(row)
+
+
+def test_after_an_error_an_epoch_goes_on_with_the_batch_that_was_asked_for() -> None:
+    batches, expected = LoaderBatches(Broken(8), batch_size=2, runtime=runtime(), seed=0), rows(loader(8, 2), 0)
+    seen = []
+    with pytest.raises(OSError, match="row 3"):
+        for batch in batches.epoch(0):
+            seen.append(batch["row"].tolist())
+    assert seen == expected[: len(seen)] and len(seen) < 4
+    assert rows(batches, 0, start=len(seen)) == expected[len(seen) :]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import signal
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -125,17 +127,30 @@ class LoaderBatches(Batches):
             generator=torch.Generator(),  # else every iterator would draw a number from the model's random stream
         )
         # one iterator through all epochs: while an epoch ends, workers fetch the next one's first batches
-        self._running: Iterator[Any] = iter(())
+        self._running: Iterator[Any] | None = None
         self._next: tuple[int, int] | None = None  # epoch and batch that the iterator comes to
+        self._asked = 0  # how many times for an epoch
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:
-        if self._next != (epoch, start):
-            self._order.epoch, self._order.start = epoch, start
-            self._running = iter(self._loader)
+        """As of `Batches`; one at a time: raises RuntimeError where another one has begun meanwhile."""
+        self._asked += 1
+        mine = self._asked
+        if self._running is None or self._next != (epoch, start):
+            self._running = self._from(epoch, start)
         for k in range(start, self.batches_per_epoch):
+            if mine != self._asked:
+                raise RuntimeError("batches: another epoch has begun")
+            self._next = None  # wherever an error leaves the iterator
             batch = next(self._running)
             self._next = (epoch, k + 1) if k + 1 < self.batches_per_epoch else (epoch + 1, 0)
             yield to_device(batch, self.runtime.device)
+
+    def _from(self, epoch: int, start: int) -> Iterator[Any]:
+        self._order.epoch, self._order.start, self._next = epoch, start, None
+        running = iter(self._loader)
+        if self._loader.num_workers and running is not self._running:
+            atexit.register(_end, weakref.ref(running))
+        return running
 
 
 class _Order:
@@ -174,9 +189,15 @@ class _Order:
 
 def _leave_signals_alone(worker: int) -> None:
     """A terminal and many schedulers send a signal to all processes; the training one then asks for a last checkpoint,
-    for which it needs its workers. They end with it."""
+    for which it needs its workers. These end when they are told (`_end`), or when it is gone."""
     for number in StopSignals.watched:
         signal.signal(number, signal.SIG_IGN)
+
+
+def _end(running: weakref.ref[Any]) -> None:
+    """Tell workers that the process ends, before Python's own way does, a SIGTERM, and waits for them for ever."""
+    if (iterator := running()) is not None:
+        iterator._shutdown_workers()
 
 
 class _SeededFetch(Dataset[Any]):

@@ -70,7 +70,7 @@ class App:
     def main(self, argv: Sequence[str] | None = None) -> int:
         """Run one command line; returns the exit status (2: the user's mistake, 75: preempted, 130: interrupted)."""
         # PyTorch's threads wait for each other in a busy loop; a long one leaves a training run a small part of its
-        # speed where other programs want the cores too, and none costs it a third where none do (benchmarks/waiting.py)
+        # speed where other programs want the cores too, none costs it up to 40 % where none do (benchmarks/waiting.py)
         if "OMP_WAIT_POLICY" not in os.environ:
             os.environ.setdefault("GOMP_SPINCOUNT", str(SPIN))  # read when PyTorch is imported
         try:

@@ -6,6 +6,7 @@ arrays, their scalars and Python's plain containers, and nothing else.
 
 from __future__ import annotations
 
+import io
 import pickle
 from collections import OrderedDict
 from pathlib import Path
@@ -42,6 +43,14 @@ def _encoded(text: str, encoding: str) -> bytes:
     if encoding not in ("latin1", "latin-1") or not isinstance(text, str):
         raise pickle.UnpicklingError(f"it asks for the encoding {encoding}")
     return text.encode("latin1")
+
+
+def loads(data: bytes, where: str) -> Any:
+    """The object of a pickle in a file of another kind. Raises UserError as `load` does."""
+    try:
+        return _Arrays(io.BytesIO(data), encoding="latin1").load()
+    except Exception as error:  # a damaged pickle may raise anything
+        raise UserError(f"{where}: holds a pickle that is damaged, or more than arrays ({error})") from error
 
 
 def load(path: Path) -> Any:

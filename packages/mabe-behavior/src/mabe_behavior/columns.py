@@ -105,8 +105,8 @@ def assembled(
     """
     place: dict[tuple[str, str, str], int] = {}
     for at, column in enumerate(columns):
-        mouse, part = animals.get(column.animal), part_of(column.part, called, where)
-        if not mouse or part is None:
+        mouse = animals.get(column.animal)
+        if not mouse or (part := part_of(column.part, called, where)) is None:
             continue
         key = (mouse, part, column.coordinate)
         if key in place:

@@ -65,8 +65,12 @@ def read(
     """
     where = str(path)
     values_RC, found, frame_R = _of_csv(path) if path.suffix.lower() == ".csv" else _of_h5(path)
-    if all(column.animal == _ALONE for column in found) and identities:
-        found = [_parted(column, identities, called or {}, where) for column in found]
+    if all(column.animal == _ALONE for column in found):
+        if identities:
+            found = [_parted(column, identities, called or {}, where) for column in found]
+        elif prefixes := _prefixes(found):
+            rule = ",".join(f"{prefix}=mouse{k + 1}" for k, prefix in enumerate(prefixes))
+            raise UserError(f"{where}: its parts begin with {' or '.join(prefixes)}; say which mouse is which: {rule}")
     names = list(dict.fromkeys(column.animal for column in found))
     if identities is None:
         identities = {name: f"mouse{k + 1}" for k, name in enumerate(names)}
@@ -75,6 +79,14 @@ def read(
     elif left := [name for name in names if name not in identities]:
         raise UserError(f"{where}: identities: say which mouse {left[0]!r} is, or leave it out: {left[0]}=")
     return columns.assembled(values_RC, found, frame_R, camera, identities, called or {}, where)
+
+
+def _prefixes(found: Sequence[Column]) -> list[str]:
+    """The animals' prefixes, where all parts have one, and each animal the same parts; else none."""
+    pieces = [column.part.partition("_") for column in found]
+    rests = {start: {rest for begin, _, rest in pieces if begin == start} for start, _, _ in pieces}
+    same = len(rests) > 1 and len(set(map(frozenset, rests.values()))) == 1
+    return [f"{start}_" for start in rests] if same and all(rest for _, _, rest in pieces) else []
 
 
 def _parted(column: Column, identities: Mapping[str, str], called: Mapping[str, str], where: str) -> Column:

@@ -39,7 +39,7 @@ class Note(NamedTuple):
     """Something odd about a video."""
 
     video: str
-    kind: str  # gaps, outside, no annotations, quotes, mistimed, parts, mice, not looked for, left out
+    kind: str  # gaps, outside, tracks, parts, mice, mistimed, quotes, no annotations, not looked for, left out
     text: str
 
     def __str__(self) -> str:
@@ -86,18 +86,14 @@ def each(
         if not tracking.exists() and not strict:
             notes.append(Note(video.name, "left out", f"has no {tracking}; left out"))
             continue
+        if video.requoted:
+            notes.append(Note(video.name, "quotes", "behaviors_labeled has stray quotes; dropped, and what then came twice"))
         tracks = _tracks(tracking, video, strict, notes)
-        bouts, looked_for = Bouts.of([]), ()
-        if split != "test":
-            bouts, looked_for = _annotated(path / f"{split}_annotation" / video.lab, video, tracks, strict, notes)
-        yield Recording(
-            video.name,
-            video.lab,
-            tracks,
-            bouts,
-            video.labeled if split == "test" else looked_for,
-            split if split == "test" else None,
-        )
+        if split == "test":
+            yield Recording(video.name, video.lab, tracks, Bouts.of([]), video.labeled, split)
+        else:
+            bouts = _annotated(path / f"{split}_annotation" / video.lab, video, tracks, strict, notes)
+            yield Recording(video.name, video.lab, tracks, bouts, video.labeled)
 
 
 def _tracks(path: Path, video: Video, strict: bool, notes: list[Note]) -> Tracks:
@@ -123,7 +119,7 @@ def _tracks(path: Path, video: Video, strict: bool, notes: list[Note]) -> Tracks
     if (fault := camera.fault(tracks)) is not None:
         if strict:
             raise UserError(f"{path}: {fault}{_RELAX}")
-        notes.append(Note(video.name, "outside", fault))
+        notes.append(Note(video.name, "tracks", fault))
     return tracks
 
 
@@ -163,41 +159,27 @@ def _note_tracks(tracks: Tracks, frames: np.ndarray, video: Video, notes: list[N
         )
 
 
-def _annotated(
-    folder: Path, video: Video, tracks: Tracks, strict: bool, notes: list[Note]
-) -> tuple[Bouts, tuple[Behaviour, ...]]:
-    """The bouts of a video, and what was looked for: nothing in a video that nobody annotated."""
+def _annotated(folder: Path, video: Video, tracks: Tracks, strict: bool, notes: list[Note]) -> Bouts:
+    """The bouts of a video."""
     path = folder / f"{video.name}.parquet"
-    if video.requoted:
-        notes.append(
-            Note(video.name, "quotes", "behaviors_labeled has stray quotes; dropped, and what then came twice")
-        )
     if not path.exists():
         if not video.labeled:
             notes.append(Note(video.name, "no annotations", "has no annotations; kept as unlabelled"))
         elif not folder.is_dir():
-            raise UserError(
-                f"{folder}: no such folder, but behaviours of its videos were looked for; get the annotations"
-            )
+            raise UserError(f"{folder}: no such folder, but its videos were looked through; get the annotations")
         else:
-            notes.append(
-                Note(video.name, "no annotations", "has no annotation file; nothing that was looked for was found")
-            )
-        return Bouts.of([]), video.labeled
-    kinds = {name: "integers" for name in ANNOTATION if name != "action"}
-    table = _table(path, ANNOTATION, kinds)
+            notes.append(Note(video.name, "no annotations", "has no annotation file; taken as: nothing was found"))
+        return Bouts.of([])
+    table = _table(path, ANNOTATION, {name: "integers" for name in ANNOTATION if name != "action"})
     bouts, wrong = _bouts(table, video, tracks)
     if wrong and strict:
         more = f"; and {len(wrong) - 1} more" if len(wrong) > 1 else ""
         raise UserError(f"{path}: {wrong[0]}{more}{_RELAX}")
     notes += [Note(video.name, "left out", text) for text in wrong]
-    asked = {*video.labeled}
-    done = {Behaviour(*row[1:4]) for row in bouts.rows}
-    if extra := sorted(done - asked):
-        notes.append(
-            Note(video.name, "not looked for", f"{extra[0]} and such ({len(extra)}) are annotated, not in the list")
-        )
-    return bouts, video.labeled
+    if extra := sorted({Behaviour(*row[1:4]) for row in bouts.rows} - set(video.labeled)):
+        told = "; ".join(map(str, extra))
+        notes.append(Note(video.name, "not looked for", f"annotated, but not in behaviors_labeled: {told}; kept"))
+    return bouts
 
 
 def _bouts(table: pa.Table, video: Video, tracks: Tracks) -> tuple[Bouts, list[str]]:

@@ -53,7 +53,8 @@ def read(
     if scores is not None:
         if scores.shape != tracks_AXPT[:, 0].shape:
             raise UserError(f"{where}: point_scores of shape {scores.shape}; must be {tracks_AXPT[:, 0].shape}")
-        sure = scores[which_A][:, which_P].transpose(2, 0, 1).astype(np.float32)
+        # SLEAP's are heights of a fitted peak, which may be a little above 1
+        sure = scores[which_A][:, which_P].transpose(2, 0, 1).clip(0, 1).astype(np.float32)
     xy_TAPX = tracks_AXPT[which_A][:, :, which_P].transpose(3, 0, 2, 1).astype(np.float32)
     found = Tracks(
         xy_TAPX, tuple(mice.values()), tuple(known), camera.fps, camera.pixels_per_cm, sure, camera.width, camera.height

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from shared_core import files
 from shared_core.errors import UserError
 
 HEADER = ("row_id", "video_id", "agent_id", "target_id", "action", "start_frame", "stop_frame")
+_MOUSE, _WHOLE = re.compile(r"mouse[1-9]\d*"), re.compile(r"-?[0-9]{1,18}")
 
 
 class Problem(NamedTuple):
@@ -99,8 +101,8 @@ def _of_row(
     """Why a row counts for nothing, or against you."""
     video, agent, target, action, start, stop = row
     found = []
-    if agent.isdigit() or target.isdigit():
-        found.append(f"agent {agent}, target {target}; must be texts, mouse1, mouse2, ... or self")
+    if not _MOUSE.fullmatch(agent) or not (target == SELF or _MOUSE.fullmatch(target)):
+        found.append(f"agent {agent!r}, target {target!r}; must be mouse1, mouse2, ..., and a target may be self")
     elif target == agent:
         found.append(f"the target is the agent, {agent}; must be {SELF}")
     elif action not in ACTIONS:
@@ -173,9 +175,9 @@ def _parsed(path: Path) -> _Parsed:
             if row_id in ids:
                 found.problems.append(Problem(line, f"row_id {row_id!r} is also that of line {ids[row_id]}", True))
             ids.setdefault(row_id, line)
-            try:
+            if _WHOLE.fullmatch(start) and _WHOLE.fullmatch(stop):
                 found.rows[line] = (video, agent, target, action, int(start), int(stop))
-            except ValueError:
+            else:
                 found.problems.append(Problem(line, f"frames {start!r} to {stop!r}; must be whole numbers", True))
     except csv.Error as error:
         found.problems.append(Problem(reader.line_num, f"is no csv ({error})", True))

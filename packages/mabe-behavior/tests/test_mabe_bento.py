@@ -38,7 +38,9 @@ def written(path: Path, bouts: str, head: str = HEAD) -> Path:
 
 def test_frames_and_seconds_are_the_same_numbers(tmp_path: Path) -> None:
     frames = ">attack\nStart\tStop\tDuration\n1\t10\t10\n25\t25\t1\n\n>rear\nStart\tStop\tDuration\n50\t75\t26\n"
-    seconds = ">attack\nStart\t Stop\t Duration \n0.04\t0.4\t0.4\n1\t1\t0.04\n\n>rear\nStart Stop Duration\n2\t3\t1.04\n"
+    seconds = (
+        ">attack\nStart\t Stop\t Duration \n0.04\t0.4\t0.4\n1\t1\t0.04\n\n>rear\nStart Stop Duration\n2\t3\t1.04\n"
+    )
     expected = [
         ("cage", "mouse1", "mouse2", "attack", 0, 10),
         ("cage", "mouse1", "mouse2", "attack", 24, 25),

@@ -91,6 +91,16 @@ def test_a_video_as_it_should_be(folder: Path) -> None:
     ]
 
 
+def test_parts_in_a_dictionary_and_many_row_groups(folder: Path) -> None:
+    held = tracking()
+    parquet(folder / "train_tracking/Lab/7.parquet", held)
+    (plain,) = kaggle.read(folder)
+    coded = pa.table({**held, "bodypart": pa.array(held["bodypart"]).dictionary_encode()})
+    pq.write_table(coded, folder / "train_tracking/Lab/7.parquet", row_group_size=11)
+    (found,) = kaggle.read(folder)
+    assert np.array_equal(found.tracks.xy_TAPX, plain.tracks.xy_TAPX)
+
+
 def test_missing_frames_and_points_stay_missing_and_labels_do_not_move(folder: Path) -> None:
     held = tracking()
     keep = [k for k, t in enumerate(held["video_frame"]) if t not in (4, 5) and k != 60]
@@ -158,13 +168,21 @@ def test_all_real_kinds_of_stray_quotes(folder: Path, texts: list[str]) -> None:
 @pytest.mark.parametrize(
     ("rows", "strict_message", "left"),
     [
-        ([(1, 2, "sniff", 3, T + 5)], "sniff of mouse1 to mouse2, frames 3 to 25: ends past the tracks' 20 frames", [(3, T)]),
+        (
+            [(1, 2, "sniff", 3, T + 5)],
+            "sniff of mouse1 to mouse2, frames 3 to 25: ends past the tracks' 20 frames",
+            [(3, T)],
+        ),
         ([(1, 2, "sniff", T, T + 5)], "ends past the tracks' 20 frames", []),
         ([(1, 2, "dance", 3, 5)], "dance of mouse1 to mouse2, frames 3 to 5: the action is unknown", []),
         ([(1, 3, "sniff", 3, 5)], "mouse3 is not tracked", []),
         ([(1, 2, "sniff", 5, 3)], "must start at 0 or later and not end before it starts", []),
         ([(1, 2, "sniff", -1, 3)], "must start at 0 or later", []),
-        ([(1, 2, "dance", 0, 1), (1, 2, "sniff", 0, 1), (1, 9, "sniff", 0, 1)], "unknown; and 1 more; read with", [(0, 1)]),
+        (
+            [(1, 2, "dance", 0, 1), (1, 2, "sniff", 0, 1), (1, 9, "sniff", 0, 1)],
+            "unknown; and 1 more; read with",
+            [(0, 1)],
+        ),
     ],
 )
 def test_annotations_that_cannot_be(folder: Path, rows: list, strict_message: str, left: list) -> None:
@@ -220,6 +238,13 @@ def test_files_that_are_missing_or_damaged(folder: Path) -> None:
     (folder / "train_tracking/Lab/7.parquet").write_bytes(b"PAR1 and then nothing of it")
     with pytest.raises(UserError, match="is no whole Parquet file"):
         kaggle.read(folder)
+    parquet(folder / "train_tracking/Lab/7.parquet", tracking())
+    data = bytearray((folder / "train_tracking/Lab/7.parquet").read_bytes())
+    data[4:200] = b"\xff" * 196  # whole at its ends, damaged within
+    (folder / "train_tracking/Lab/7.parquet").write_bytes(data)
+    with pytest.raises(UserError, match="is no whole Parquet file") as caught:
+        kaggle.read(folder)
+    assert "\n" not in str(caught.value)
     (folder / "train_tracking/Lab/7.parquet").unlink()
     with pytest.raises(UserError, match="no such file"):
         kaggle.read(folder)
@@ -247,7 +272,10 @@ def test_the_videos_of_the_test(folder: Path) -> None:
         ({"behaviors_labeled": "mouse1,mouse2,sniff"}, "video 7: behaviors_labeled: is not JSON"),
         ({"behaviors_labeled": '["mouse1,sniff"]'}, "must be AGENT,TARGET,ACTION"),
         ({"behaviors_labeled": '["1,2,sniff"]'}, "must be mouse1, mouse2"),
-        ({"behaviors_labeled": '["mouse1,mouse2,dance"]'}, "has 'mouse1,mouse2,dance', an action that the challenge does not"),
+        (
+            {"behaviors_labeled": '["mouse1,mouse2,dance"]'},
+            "has 'mouse1,mouse2,dance', an action that the challenge does not",
+        ),
         ({"body_parts_tracked": '["wing"]'}, "body_parts_tracked: 'wing' is no body part"),
         ({"body_parts_tracked": "nose"}, "body_parts_tracked is not JSON"),
         ({"video_id": "../7"}, "video_id is '../7'; must be a name that a file can have"),

@@ -53,7 +53,12 @@ def labels(**change: object) -> dict:
     spans = {"EF56": (T, 2 * T), "GH78": (0, T)}
     kinds = ["Discrete", "Continious"]
     return {
-        **{"label_array": values, "frame_number_map": spans, "task_type": kinds, "vocabulary": ["huddles", "experiment_day"]},
+        **{
+            "label_array": values,
+            "frame_number_map": spans,
+            "task_type": kinds,
+            "vocabulary": ["huddles", "experiment_day"],
+        },
         **change,
     }
 
@@ -94,9 +99,13 @@ def test_labels_that_do_not_fit(tmp_path: Path, change: dict[str, object], messa
     [
         ([1, 2], r"must hold \{sequences"),
         ({"sequences": {"a": {}}}, "a: has no array `keypoints`"),
-        ({"sequences": {"a": {"keypoints": np.zeros((T, 3, 2, 12))}}}, r"must be \(frames, 3 mice, 12 parts, x and y\)"),
+        (
+            {"sequences": {"a": {"keypoints": np.zeros((T, 3, 2, 12))}}},
+            r"must be \(frames, 3 mice, 12 parts, x and y\)",
+        ),
         ({"sequences": {"a": {"keypoints": np.zeros((T, 2, 2, 7))}}}, "looks like CalMS21, --source calms21"),
-        ({"sequences": {"a": {"keypoints": np.zeros((T, 3, 12, 2)), "annotations": np.zeros((1, T))}}}, r"\(0 tasks"),
+        ({"sequences": {"a": {"keypoints": np.full((T, 3, 12, 2), 9), "annotations": np.zeros((1, T))}}}, r"\(0 tasks"),
+        ({"sequences": {"a": {"keypoints": np.zeros((T, 3, 12, 2))}}}, "a: no point is seen in any frame"),
         ({"sequences": {"a": {"keypoints": Path("a")}}}, r"more than arrays \(it asks for pathlib"),
     ],
 )
@@ -106,7 +115,7 @@ def test_what_are_no_mice_of_mabe22(tmp_path: Path, held: object, message: str) 
 
 
 def test_a_folder_without_them(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no mouse_triplet_train.npy"):
+    with pytest.raises(UserError, match=r"no mouse_triplet_train\.npy"):
         mabe22.read(tmp_path)
     with pytest.raises(UserError, match="no such file or folder"):
         mabe22.read(tmp_path / "none")

@@ -1,5 +1,6 @@
 """Submissions: what is written is valid, and `check` finds exactly what the score refuses or passes over."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -74,7 +75,7 @@ def test_every_rule_has_its_line(tmp_path: Path, rows: str, line: int, message: 
     found = submission.check(tmp_path / "s.csv", LABELED, {"7": 100, "8": 100})
     (one,) = [problem for problem in found if problem.fatal == fatal]
     assert one.line == line and str(one).startswith(f"line {line}: ")
-    assert __import__("re").search(message, one.text), one.text
+    assert re.search(message, one.text), one.text
 
 
 def test_overlaps_that_are_none(tmp_path: Path) -> None:

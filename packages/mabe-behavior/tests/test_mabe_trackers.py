@@ -107,7 +107,9 @@ def test_a_csv_of_individuals_with_one_part_of_the_arena(tmp_path: Path) -> None
     (tmp_path / "a.csv").write_text(text)
     found = deeplabcut.read(tmp_path / "a.csv", CAMERA, {"a": "mouse2", "b": "mouse1", "single": ""})
     assert found.xy_TAPX[0, :, 0].tolist() == [[3, 4], [1, 2]] and found.confidence_TAP is None
-    with pytest.raises(UserError, match="'corner' is no body part that is known.*corner=nose, or leave it out, corner="):
+    with pytest.raises(
+        UserError, match=r"'corner' is no body part that is known.*corner=nose, or leave it out, corner="
+    ):
         deeplabcut.read(tmp_path / "a.csv", CAMERA)
     left = deeplabcut.read(tmp_path / "a.csv", CAMERA, called={"corner": "", "Nose": "head"})
     assert left.animals == ("mouse1", "mouse2") and left.parts == ("head",)
@@ -129,7 +131,10 @@ def test_a_csv_of_individuals_with_one_part_of_the_arena(tmp_path: Path) -> None
         (table("0,1,2\n", parts="Nose,Nose", coords="x,likelihood"), "has no y of mouse1's nose"),
         (table("0,1,2,3\n", coords="x,y,z"), "coords has 'z'; must be x, y, likelihood"),
         (table("0,1,2,3\n", parts="Nose,Nose"), "header lines have 3, 3, 4 cells; must agree"),
-        (table("0,1,2,3,4\n", parts="Nose,Nose,snout,snout", coords="x,y,x,y"), "columns 1 and 3 both hold x of mouse1"),
+        (
+            table("0,1,2,3,4\n", parts="Nose,Nose,snout,snout", coords="x,y,x,y"),
+            "columns 1 and 3 both hold x of mouse1",
+        ),
     ],
 )
 def test_what_is_no_table_of_deeplabcut(tmp_path: Path, text: str, message: str) -> None:
@@ -193,8 +198,14 @@ def test_column_names_that_would_run_a_program(tmp_path: Path, h5py: object) -> 
         (lambda stream: None, "holds the groups none; must have one of df_with_missing, df, tracks"),
         (lambda stream: [stream.create_group(name) for name in "ab"], "holds the groups a, b; must have one of"),
         (lambda stream: stream.create_group("any"), "has no dataset block0_values; it holds nothing"),
-        (lambda stream: as_table(stream.create_group("any"), pickle.dumps([1], 0)), "does not hold the names of columns"),
-        (lambda stream: as_table(stream.create_group("any"), pickle.dumps([(1, NAMES[:2])], 0)), r"shape \(2, 3\); must"),
+        (
+            lambda stream: as_table(stream.create_group("any"), pickle.dumps([1], 0)),
+            "does not hold the names of columns",
+        ),
+        (
+            lambda stream: as_table(stream.create_group("any"), pickle.dumps([(1, NAMES[:2])], 0)),
+            r"shape \(2, 3\); must",
+        ),
     ],
 )
 def test_what_is_no_h5_of_deeplabcut(tmp_path: Path, h5py: object, change: Callable, message: str) -> None:
@@ -231,9 +242,9 @@ def test_sleap_by_track_and_node(tmp_path: Path, h5py: object) -> None:
     path = sleap_file(h5py, tmp_path / "a.h5", point_scores=np.full((2, 3, 5), 1.25))
     found = sleap.read(path, CAMERA, {"blue": "mouse1", "red": "mouse2"}, {"led": "tail_tip"})
     assert found.animals == ("mouse1", "mouse2") and found.parts == ("nose", "ear_left", "tail_tip")
-    x = lambda track, axis, node, frame: 1 + ((track * 2 + axis) * 3 + node) * 5 + frame  # noqa: E731
-    assert found.xy_TAPX[3, 0, 1].tolist() == [x(1, 0, 1, 3), x(1, 1, 1, 3)]
-    assert found.xy_TAPX[0, 1, 2].tolist() == [x(0, 0, 2, 0), x(0, 1, 2, 0)]
+    xy = np.arange(2 * 2 * 3 * 5).reshape(2, 2, 3, 5) + 1  # as the file has it: track, axis, node, frame
+    assert found.xy_TAPX[3, 0, 1].tolist() == xy[1, :, 1, 3].tolist()
+    assert found.xy_TAPX[0, 1, 2].tolist() == xy[0, :, 2, 0].tolist()
     assert np.isnan(found.xy_TAPX[4, 0, 2]).all() and (~found.seen_TAP).sum() == 1
     assert (found.confidence_TAP == 1).all()
     assert sleap.read(path, CAMERA, {"blue": "", "red": "mouse1"}, {"led": ""}).xy_TAPX.shape == (5, 1, 2, 2)
@@ -359,7 +370,12 @@ def test_simba_with_a_labelled_behaviour(tmp_path: Path) -> None:
     assert found.name == "cage" and found.labeled == (attack,)
     assert found.bouts.rows == [("cage", "mouse1", "mouse2", "attack", 1, 3)]
     tracks = found.tracks
-    assert tracks.xy_TAPX.shape == (4, 2, 8, 2) and tracks.parts[2:6] == ("nose", "body_center", "lateral_left", "lateral_right")
+    assert tracks.xy_TAPX.shape == (4, 2, 8, 2) and tracks.parts[2:6] == (
+        "nose",
+        "body_center",
+        "lateral_left",
+        "lateral_right",
+    )
     assert tracks.xy_TAPX[1, 1, 7] == pytest.approx(values[1, 45:47], abs=1e-3)
     assert np.argwhere(~tracks.seen_TAP).tolist() == [[2, 0, 2]]
     assert simba.read(path, CAMERA)[0].labeled == ()
@@ -374,7 +390,7 @@ def test_what_is_no_table_of_simba(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="Expected 52 columns, got 51"):
         simba.read(simba_file(tmp_path / "a.csv", values, more=",late"), CAMERA)
     (tmp_path / "a.csv").write_text(table("0,1,2,3\n"))
-    with pytest.raises(UserError, match="has no columns such as Nose_1_x.*this is DeepLabCut's"):
+    with pytest.raises(UserError, match=r"has no columns such as Nose_1_x.*this is DeepLabCut's"):
         simba.read(tmp_path / "a.csv", CAMERA)
 
 
@@ -391,6 +407,7 @@ def within(x: tuple[float, float], y: tuple[float, float]) -> Tracks:
     [
         ((0, 570), (0, 1024), "change places; swap the axes"),
         ((0, 4000), (0, 2200), "only [0-9]+% of the points lie in the picture of 1024 x 570 pixels; check its size"),
+        ((0, 1), (0, 1), "all points lie within 0..1.*must be pixels"),
         ((0, 1024), (0, 570), None),
         ((-9, 1030), (-9, 575), None),  # a few beyond the border are usual
     ],

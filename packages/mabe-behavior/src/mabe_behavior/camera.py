@@ -33,12 +33,14 @@ class Camera:
 def fault(tracks: Tracks) -> str | None:
     """What is wrong with tracks as a whole, in words; None for nothing.
 
-    They may hold no point at all, lie outside the picture, or lie inside only once x and y change places: then whoever
-    wrote them has swapped the axes. The picture's size must be known for the last two; a square one hides a swap.
+    They may hold no point at all, be no pixels, lie outside the picture, or lie inside only once x and y change
+    places: then whoever wrote them has swapped the axes. The picture's size must be known for the last two; a square one hides a swap.
     """
     xy_NX = tracks.xy_TAPX[tracks.seen_TAP]
     if not len(xy_NX):
         return "no point is seen in any frame"
+    if np.abs(xy_NX).max() <= 1:
+        return "all points lie within 0..1, as shares of a picture's size do; must be pixels"
     if tracks.width is None or tracks.height is None:
         return None
     size = np.array([tracks.width, tracks.height], np.float32)

@@ -12,6 +12,7 @@ Shapes: R rows, C columns.
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -101,8 +102,8 @@ def _parted(column: Column, identities: Mapping[str, str], called: Mapping[str, 
 
 
 def _of_csv(path: Path) -> tuple[NDArray[np.float64], list[Column], NDArray]:
-    header = [line.split(",") for line in columns.lines(path, 4)]
-    names = tuple(line[0].strip() for line in header)
+    header = list(csv.reader(columns.lines(path, 4)))
+    names = tuple(line[0].strip() if line else "" for line in header)
     levels = next((levels for levels in _LEVELS.values() if names[: len(levels)] == levels), None)
     if levels is None:
         raise UserError(

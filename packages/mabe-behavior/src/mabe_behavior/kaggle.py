@@ -87,7 +87,9 @@ def each(
             notes.append(Note(video.name, "left out", f"has no {tracking}; left out"))
             continue
         if video.requoted:
-            notes.append(Note(video.name, "quotes", "behaviors_labeled has stray quotes; dropped, and what then came twice"))
+            notes.append(
+                Note(video.name, "quotes", "behaviors_labeled has stray quotes; dropped, and what then came twice")
+            )
         tracks = _tracks(tracking, video, strict, notes)
         if split == "test":
             yield Recording(video.name, video.lab, tracks, Bouts.of([]), video.labeled, split)
@@ -213,10 +215,10 @@ def _table(path: Path, columns: tuple[str, ...], kinds: dict[str, str]) -> pa.Ta
             if missing := [name for name in columns if name not in names]:
                 raise UserError(f"{path}: has no column {', '.join(missing)}; it has {', '.join(names)}")
             table = stream.read(list(columns))
-    except pa.ArrowInvalid as error:
+    except (OSError, pa.ArrowException) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise files.explain(error, path) from error
         raise UserError(f"{path}: is no whole Parquet file ({str(error).splitlines()[0][:80]})") from error
-    except OSError as error:
-        raise files.explain(error, path) from error
     for name in columns:
         kind, type_ = kinds.get(name, "texts"), table.schema.field(name).type
         if pa.types.is_dictionary(type_):

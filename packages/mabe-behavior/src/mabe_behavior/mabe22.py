@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from mabe_behavior import jabs, pickles
 from mabe_behavior.bouts import Bouts
+from mabe_behavior.camera import checked
 from mabe_behavior.recording import Recording
 from mabe_behavior.tracks import Tracks
 from shared_core.errors import UserError
@@ -113,7 +114,7 @@ def _tracks(sequence: Any, where: str) -> Tracks:
             f"{where}: keypoints of shape {keypoints.shape}; must be (frames, 3 mice, 12 parts, x and y){hint}"
         )
     keypoints[(keypoints == 0).all(axis=-1)] = np.nan
-    return Tracks(keypoints, ANIMALS, PARTS, FPS, WIDTH / ARENA_CM, None, WIDTH, HEIGHT)
+    return checked(Tracks(keypoints, ANIMALS, PARTS, FPS, WIDTH / ARENA_CM, None, WIDTH, HEIGHT), where)
 
 
 def _inside(held: Mapping[str, Any], sequences: Mapping[Any, Any], path: Path) -> _Labels:

@@ -20,6 +20,7 @@ import numpy as np
 from mabe_behavior import pickles
 from mabe_behavior.actions import Behaviour
 from mabe_behavior.bouts import Bouts
+from mabe_behavior.camera import checked
 from mabe_behavior.recording import Recording, of_classes
 from mabe_behavior.tracks import Tracks
 from shared_core import files
@@ -116,6 +117,7 @@ def _recording(name: str, group: str, sequence: Any, where: str) -> Recording:
         WIDTH,
         HEIGHT,
     )
+    checked(tracks, where)
     split = next((part for part in ("train", "test") if f"/{part}/" in name), None)
     animal = re.search(r"mouse\d+", name)
     if "annotations" not in sequence:

@@ -34,7 +34,8 @@ def fault(tracks: Tracks) -> str | None:
     """What is wrong with tracks as a whole, in words; None for nothing.
 
     They may hold no point at all, be no pixels, lie outside the picture, or lie inside only once x and y change
-    places: then whoever wrote them has swapped the axes. The picture's size must be known for the last two; a square one hides a swap.
+    places: then whoever wrote them has swapped the axes. The picture's size must be known for the last two; a square
+    one hides a swap.
     """
     xy_NX = tracks.xy_TAPX[tracks.seen_TAP]
     if not len(xy_NX):

@@ -143,9 +143,16 @@ def test_what_is_no_table_of_deeplabcut(tmp_path: Path, text: str, message: str)
     ],
 )
 def test_rules_of_identity(text: str, message: str) -> None:
-    assert deeplabcut.identities("B_=mouse1, W_=mouse2,x=") == {"B_": "mouse1", "W_": "mouse2", "x": ""}
+    assert deeplabcut.identity_rule("B_=mouse1, W_=mouse2,x=") == {"B_": "mouse1", "W_": "mouse2", "x": ""}
     with pytest.raises(UserError, match=message):
-        deeplabcut.identities(text)
+        deeplabcut.identity_rule(text)
+
+
+def test_the_longest_prefix_counts(tmp_path: Path) -> None:
+    text = table("0,1,2,3,4\n", parts="B_Nose,B_Nose,B_W_Nose,B_W_Nose", coords="x,y,x,y")
+    (tmp_path / "a.csv").write_text(text)
+    found = deeplabcut.read(tmp_path / "a.csv", CAMERA, {"B_": "mouse2", "B_W_": "mouse1"})
+    assert found.xy_TAPX[0, :, 0].tolist() == [[3, 4], [1, 2]]
 
 
 def test_a_prefix_that_no_part_has(tmp_path: Path) -> None:

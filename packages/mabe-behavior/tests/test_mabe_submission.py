@@ -67,6 +67,12 @@ def test_what_the_score_refuses_is_not_written(tmp_path: Path, rows: list, messa
             r"attack and sniff \(line 3\) of mouse1 to mouse2 in video 7 both in frame 4",
             True,
         ),
+        (  # the first goes on although the second, of the same action, has ended
+            "0,7,mouse1,mouse2,sniff,0,9\n1,7,mouse1,mouse2,sniff,2,5\n2,7,mouse1,mouse2,attack,6,8\n",
+            4,
+            r"attack and sniff \(line 2\)",
+            True,
+        ),
         ("", 1, "has no row below the header, which the score refuses", True),
     ],
 )

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,12 @@ def real() -> Path:
     if "TEST_DATA_DIR" not in os.environ or not folder.is_dir():
         pytest.skip("set TEST_DATA_DIR to a folder with pose-deeplabcut to read real trackers' files")
     return folder
+
+
+def test_without_h5py(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(UserError, match=r"a\.h5: needs h5py to be read; install it"):
+        sleap.read(tmp_path / "a.h5", CAMERA)
 
 
 def test_what_is_no_h5_at_all(tmp_path: Path, h5py: Any) -> None:
@@ -207,6 +214,15 @@ def test_simba_with_a_labelled_behaviour(tmp_path: Path) -> None:
     assert simba.read(path, CAMERA)[0].labeled == ()
 
 
+def test_simba_rows_are_frames_by_their_number(tmp_path: Path) -> None:
+    path = simba_file(tmp_path / "cage.csv", RNG.uniform(1, 500, (4, 48)))
+    head, *rows = path.read_text().splitlines()
+    path.write_text("\n".join([head, *(f"{frame}{row[1:]}" for frame, row in zip((0, 3, 4, 7), rows, strict=True))]))
+    (found,) = simba.read(path, CAMERA, {"Attack": Behaviour("mouse1", "mouse2", "attack")})
+    assert [row[4:] for row in found.bouts.rows] == [(3, 5)]
+    assert found.tracks.seen_TAP.all(axis=(1, 2)).nonzero()[0].tolist() == [0, 3, 4, 7]
+
+
 def test_what_is_no_table_of_simba(tmp_path: Path) -> None:
     values, attack = RNG.uniform(1, 500, (4, 48)), Behaviour("mouse1", "mouse2", "attack")
     with pytest.raises(UserError, match="column 'Attack' holds 7; must be 0 or 1"):
@@ -226,6 +242,13 @@ def test_what_is_no_table_of_simba(tmp_path: Path) -> None:
 def within(x: tuple[float, float], y: tuple[float, float]) -> Tracks:
     xy = np.stack([RNG.uniform(*x, (50, 1, 1)), RNG.uniform(*y, (50, 1, 1))], axis=-1)
     return Tracks(xy.astype(np.float32), ("mouse1",), ("nose",), 30.0, 10.0, None, 1024, 570)
+
+
+def test_a_few_points_beyond_the_border_are_no_swap() -> None:
+    """Of a mouse that stays where both orders of axes fit, one point in fifty too low says nothing."""
+    tracks = within((0, 560), (0, 560))
+    tracks.xy_TAPX[7, 0, 0] = (300, 575)
+    assert camera.fault(tracks) is None
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ _GROUPS = ("df_with_missing", "df", "tracks")
 _ALONE = ""  # the individual of a table that has none
 
 
-def identities(text: str) -> dict[str, str]:
+def identity_rule(text: str) -> dict[str, str]:
     """A rule such as ``B_=mouse1,W_=mouse2``: prefix of a part, or an individual's name -> which mouse it is.
 
     ``name=`` leaves an individual out. Raises UserError for what is no such rule.
@@ -58,7 +58,7 @@ def read(
     """The positions of a table, csv or h5.
 
     Args:
-        identities: which mouse is which, see the function of this name. None: individuals are mouse1, mouse2, ... in
+        identities: which mouse is which, see `identity_rule`. None: individuals are mouse1, mouse2, ... in
             the table's order; without individuals all parts are mouse1's.
         called: what the table calls parts -> their names; "" leaves a part out.
 

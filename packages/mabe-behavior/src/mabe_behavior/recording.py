@@ -1,0 +1,52 @@
+"""A recording: where the animals are, what they do, and what was looked for.
+
+Shapes: T frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mabe_behavior.actions import Behaviour
+from mabe_behavior.bouts import Bouts, runs
+from mabe_behavior.tracks import Tracks
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One video with its annotations."""
+
+    name: str  # unique in a data set
+    lab: str
+    tracks: Tracks
+    bouts: Bouts  # of this video
+    labeled: tuple[Behaviour, ...] = ()  # what annotators looked for; what is not among them is not known to be absent
+    split: str | None = None  # train, val or test, where the source says so
+    animal: str | None = None  # whose recordings must not be parted between splits
+
+    def truth_T(self, behaviour: Behaviour) -> NDArray[np.bool_]:
+        """(T,) where it is done."""
+        found = np.zeros(len(self.tracks), bool)
+        mine = (
+            (self.bouts.agent == behaviour.agent)
+            & (self.bouts.target == behaviour.target)
+            & (self.bouts.action == behaviour.action)
+        )
+        for start, stop in zip(self.bouts.start[mine], self.bouts.stop[mine], strict=True):
+            found[start:stop] = True
+        return found
+
+
+def of_classes(video: str, class_T: Ints, names: Mapping[int, str], agent: str, target: str) -> Bouts:
+    """Bouts of one class a frame, such as CalMS21 has; classes without a name are no behaviour."""
+    rows = []
+    for number, action in names.items():
+        for start, stop in zip(*runs(class_T == number), strict=True):
+            rows.append((video, agent, target, action, int(start), int(stop)))
+    return Bouts.of(sorted(rows, key=lambda row: row[4]))

@@ -1,0 +1,107 @@
+"""Positions: what is missing stays missing, at any rate, whatever parts are called."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mabe_behavior import parts, tracks
+from mabe_behavior.tracks import Tracks
+from shared_core.errors import UserError
+
+
+def made(xy: np.ndarray, fps: float = 30.0, **more: object) -> Tracks:
+    animals = tuple(f"mouse{k + 1}" for k in range(xy.shape[1]))
+    return Tracks(xy, animals, parts.PARTS[: xy.shape[2]], fps, 10.0, **more)  # type: ignore[arg-type]
+
+
+def line(frames: int) -> np.ndarray:
+    """One point that moves one pixel a frame to the right and two down."""
+    return np.stack((np.arange(frames), 2 * np.arange(frames)), axis=-1).astype(np.float32)[:, None, None]
+
+
+@pytest.mark.parametrize("fps", [10.0, 25.0, 24.99, 60.0, 120.0])
+def test_a_steady_motion_is_the_same_at_any_rate(fps: float) -> None:
+    found = made(line(300)).resampled(fps)
+    assert abs(len(found) - 300 * fps / 30) <= 0.5
+    inner = found.xy_TAPX[:-5, 0, 0]
+    assert inner == pytest.approx(np.stack((np.arange(len(inner)), 2 * np.arange(len(inner))), -1) * 30 / fps, abs=1e-3)
+
+
+def test_a_point_between_missing_ones_is_missing() -> None:
+    xy = line(9)
+    xy[4] = np.nan
+    assert np.isnan(made(xy).resampled(60.0).xy_TAPX[:, 0, 0, 0]).nonzero()[0].tolist() == [7, 8, 9]
+    assert np.isnan(made(xy).resampled(15.0).xy_TAPX[:, 0, 0, 0]).nonzero()[0].tolist() == [2]
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=30), st.integers(1, 5))
+def test_gaps_are_filled_by_their_length(seen: list[bool], most: int) -> None:
+    xy = line(len(seen))
+    xy[~np.array(seen)] = np.nan
+    found = np.isfinite(made(xy, 10.0).filled(most / 10).xy_TAPX[:, 0, 0, 0]).tolist()
+    for start, stop in zip(*__import__("mabe_behavior.bouts", fromlist=["runs"]).runs(~np.array(seen)), strict=True):
+        inside = start > 0 and stop < len(seen) and stop - start <= most
+        assert found[start:stop] == [inside] * (stop - start)
+    filled = made(xy, 10.0).filled(most / 10).xy_TAPX[found, 0, 0]
+    assert filled == pytest.approx(line(len(seen))[found, 0, 0], abs=1e-4)
+
+
+def test_half_a_point_is_none() -> None:
+    xy = line(3)
+    xy[1, 0, 0, 1] = np.nan
+    assert np.isnan(made(xy).xy_TAPX[1]).all() and made(xy).seen_TAP[:, 0, 0].tolist() == [True, False, True]
+
+
+def test_parts_that_were_not_tracked_are_missing() -> None:
+    xy = np.random.default_rng(0).normal(size=(5, 2, 3, 2)).astype(np.float32)
+    found = made(xy).of_parts(("neck", "tail_tip", "nose"))  # of nose, head, neck
+    assert np.array_equal(found.xy_TAPX[:, :, 0], xy[:, :, 2]) and np.array_equal(found.xy_TAPX[:, :, 2], xy[:, :, 0])
+    assert np.isnan(found.xy_TAPX[:, :, 1]).all()
+
+
+def test_rows_become_frames_by_their_number() -> None:
+    found = tracks.dense([0, 3], [0, 0], [1, 1], [[1, 2], [3, 4]], (5, 1, 2))
+    assert found[3, 0, 1].tolist() == [3, 4] and np.isnan(found[[1, 2, 4]]).all() and np.isnan(found[:, :, 0]).all()
+    with pytest.raises(ValueError, match="two of the same frame"):
+        tracks.dense([0, 0], [0, 0], [1, 1], [[1, 2], [3, 4]], (5, 1, 2))
+    with pytest.raises(ValueError, match=r"frame: 0 to 7; must lie in 0\.\.4"):
+        tracks.dense([0, 7], [0, 0], [1, 1], [[1, 2], [3, 4]], (5, 1, 2))
+
+
+@pytest.mark.parametrize(
+    ("called", "name"),
+    [
+        *[("Nose", "nose"), ("Left_ear", "ear_left"), ("left_hip", "hip_left"), ("Center", "body_center")],
+        *[("Tail_end", "tail_tip"), ("Lat_right", "lateral_right"), ("earLeft", "ear_left"), ("tail base", "tail_base")],
+        *[("Left_fhip", "shoulder_left"), ("left_forepaw", "forepaw_left"), ("headpiece_topfrontleft", "headpiece_topfrontleft")],
+        *[("Tail_1", "tail_middle_1"), ("tail_middle", "tail_midpoint"), ("center_back", "body_center")],
+    ],
+)
+def test_names_of_parts(called: str, name: str) -> None:
+    assert parts.named(called) == name
+
+
+def test_a_part_that_no_mouse_has() -> None:
+    with pytest.raises(UserError, match="'wing' is no body part"):
+        parts.named("wing")
+
+
+def test_sides_change_places() -> None:
+    names = ("nose", "ear_left", "ear_right", "hip_left")
+    assert parts.mirrored(names) == [0, 2, 1, 3]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"xy_TAPX": np.zeros((5, 2, 3))}, r"shape \(5, 2, 3\); must be \(frames, animals, parts, 2\)"),
+        ({"parts": ("nose", "nose")}, "parts: nose, nose; must differ"),
+        ({"fps": 0.0}, "must be above 0"),
+        ({"confidence_TAP": np.zeros((4, 1, 2))}, r"confidence: shape \(4, 1, 2\); must be \(5, 1, 2\)"),
+    ],
+)
+def test_what_are_no_tracks(change: dict[str, object], message: str) -> None:
+    given_ = {"xy_TAPX": np.zeros((5, 1, 2, 2)), "animals": ("mouse1",), "parts": ("nose", "neck"), "fps": 30.0}
+    with pytest.raises(ValueError, match=message):
+        Tracks(**{**given_, "pixels_per_cm": 1.0, **change})  # type: ignore[arg-type]

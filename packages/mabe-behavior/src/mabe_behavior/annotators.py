@@ -22,9 +22,9 @@ Ints = NDArray[np.int64]
 class Annotator:
     """A person's habits, in seconds."""
 
-    border: float = 0.10  # standard deviation of where a bout begins and ends
+    border: float = 0.12  # standard deviation of where a bout begins and ends
     late: float = 0.04  # by how much they react late, on average
-    overlooked: float = 0.10  # of bouts as long as this a share of 1/e is missed, of longer ones less
+    overlooked: float = 0.15  # of bouts as long as this a share of 1/e is missed, of longer ones less
     joined: float = 0.25  # a shorter interruption is not noticed
 
     def __post_init__(self) -> None:
@@ -32,9 +32,7 @@ class Annotator:
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} {getattr(self, name)}; must be 0 or more")
 
-    def marked(
-        self, video: str, truth: Mapping[Behaviour, Mask], fps: float, rng: np.random.Generator
-    ) -> Bouts:
+    def marked(self, video: str, truth: Mapping[Behaviour, Mask], fps: float, rng: np.random.Generator) -> Bouts:
         """What this person writes down of what is the case; every bout is of one frame at least, and within the video.
 
         Args:
@@ -54,11 +52,11 @@ class Annotator:
         most = np.maximum(stops - starts, 1) / 2
         off_B2 = (self.late + self.border * rng.standard_normal((len(starts), 2))) * fps
         off_B2 = np.clip(off_B2, -most[:, None], most[:, None])
-        moved_starts, moved_stops = (np.rint(side).astype(np.int64) for side in (starts + off_B2[:, 0], stops + off_B2[:, 1]))
-        moved_starts = np.clip(moved_starts, 0, max(len(active_T) - 1, 0))
-        moved_stops = np.clip(np.maximum(moved_stops, moved_starts + 1), 1, len(active_T))
+        off_B2 = np.rint(off_B2).astype(np.int64)
+        starts = np.clip(starts + off_B2[:, 0], 0, max(len(active_T) - 1, 0))
+        stops = np.clip(np.maximum(stops + off_B2[:, 1], starts + 1), 1, len(active_T))
         # two bouts of the same behaviour that came to overlap are one
-        return _close(moved_starts, moved_stops, 1)
+        return _close(starts, stops, 1)
 
 
 def exact(video: str, truth: Mapping[Behaviour, Mask]) -> Bouts:

@@ -48,6 +48,12 @@ class Arena:
                 return heading
             dx, dy = dx + (0.1 - inwards) * nx, dy + (0.1 - inwards) * ny
         else:
-            dx = math.copysign(0.1, back_x) if back_x * dx < 0 else dx
-            dy = math.copysign(0.1, back_y) if back_y * dy < 0 else dy
+            across, down = back_x * dx < 0, back_y * dy < 0
+            if across and down:  # a corner: on along the wall that is met
+                steep = abs(dy) > abs(dx)
+                dx, dy = (math.copysign(1.0 if steep else 0.1, back_x), math.copysign(0.1 if steep else 1.0, back_y))
+            elif across:
+                dx = math.copysign(0.1, back_x)
+            elif down:
+                dy = math.copysign(0.1, back_y)
         return math.atan2(dy, dx)

@@ -94,8 +94,8 @@ def _bend(motion: Motion) -> Floats:
 
 
 def _bent(u: Floats, v: Floats, bend: Floats) -> tuple[Floats, Floats]:
-    """A point of the straight body (u ahead, v to the right) where the spine is an arc of `bend` radians per `NOSE` cm."""
-    curvature = np.where(np.abs(bend) < 1e-6, 1e-6, bend) / NOSE
+    """A point of the straight body, u ahead and v to the right, where the spine is an arc of `bend` per `NOSE` cm."""
+    curvature = np.where(np.abs(bend) < 1e-9, 1e-9, bend) / NOSE
     turned = curvature * u
     return np.sin(turned) / curvature - v * np.sin(turned), (1 - np.cos(turned)) / curvature + v * np.cos(turned)
 

@@ -1,4 +1,4 @@
-"""What a laboratory's camera and tracker make of the positions: pixels, noise, points and whole frames that are missing.
+"""What a laboratory's camera and tracker make of the positions: pixels, noise, points and frames that are missing.
 
 Shapes: T frames, A animals, P parts, X = x and y.
 """

@@ -1,6 +1,7 @@
 """What a simulated mouse wants, and how it goes about it: a semi-Markov chain that the other mice's doings interrupt.
 
-Nobody annotates intentions: `rules` says what is seen of them. A mouse that wants to attack and is outrun attacks nobody.
+Nobody annotates intentions: `rules` says what is seen of them. A mouse that wants to attack and is outrun attacks
+nobody.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 from mabe_behavior.arenas import Arena
-from mabe_behavior.mice import NECK, NOSE, RUMP, Mouse, Wish, angle
+from mabe_behavior.mice import NOSE, RUMP, Mouse, Wish, angle
 
 LASTS = {  # seconds: at least, and how much more on average
     "pause": (0.3, 0.8),
@@ -21,14 +22,14 @@ LASTS = {  # seconds: at least, and how much more on average
     "rear": (0.8, 1.0),
     "selfgroom": (1.5, 2.5),
     "approach": (3.0, 1.0),
-    "sniff face": (0.8, 1.2),
-    "sniff body": (0.8, 1.2),
-    "sniff rump": (0.8, 1.8),
+    "sniff face": (0.5, 0.9),
+    "sniff body": (0.5, 0.9),
+    "sniff rump": (0.6, 1.2),
     "follow": (1.5, 1.5),
-    "chase": (1.0, 1.2),
+    "chase": (1.5, 1.5),
     "attack": (1.0, 1.2),
     "mount": (3.0, 3.0),
-    "escape": (0.8, 0.6),
+    "escape": (1.0, 1.0),
     "defend": (0.8, 0.8),
     "bear": (2.0, 3.0),  # to be mounted
 }
@@ -46,9 +47,16 @@ class Temperament:
         default_factory=lambda: {"explore": 5, "pause": 3, "dash": 0.6, "rest": 0.5, "rear": 1.5, "selfgroom": 0.8}
     )
     meeting: Weights = field(  # when another is reached
-        default_factory=lambda: {"sniff face": 3, "sniff body": 3, "sniff rump": 3, "attack": 1.2, "mount": 1}
+        default_factory=lambda: {
+            "sniff face": 3,
+            "sniff body": 3,
+            "sniff rump": 3,
+            "attack": 1.5,
+            "mount": 1,
+            "chase": 1,
+        }
     )
-    sociable: float = 0.45  # the probability to go to another next
+    sociable: float = 0.4  # the probability to go to another next
     pursues: float = 0.6  # to run after another that leaves
     flees: float = 0.5  # from an attack; otherwise it defends itself
 
@@ -86,7 +94,7 @@ def _answer(intention: str, other: Mouse, temperament: Temperament, rng: Random)
     if intention == "mount":
         return "bear" if rng.random() < 0.8 else "escape"
     if intention.startswith("sniff") and other.intention in ("explore", "pause", "rear", "approach"):
-        return rng.choices(("pause", "explore", "sniff face", None), (5, 2, 1, 2))[0] if intention != other.intention else None
+        return rng.choices(("pause", "explore", None), (5, 3, 2))[0]
     return None
 
 
@@ -118,7 +126,7 @@ def _interrupted(mouse: Mouse, other: Mouse, temperament: Temperament, rng: Rand
         return "chase" if rng.random() < temperament.pursues else "pause"
     if what in ("chase", "follow") and far > LOST:
         return "explore"
-    if what == "chase" and far < 6.0 and other.speed < 10:
+    if what == "chase" and far < 7.0 and other.speed < 6:
         return "attack" if rng.random() < 0.5 * temperament.meeting.get("attack", 0) else "sniff rump"
     if what == "mount" and (far > 9.0 or other.intention == "escape"):
         return "pause"
@@ -138,6 +146,7 @@ def wish(mouse: Mouse, arena: Arena, dt: float, rng: Random) -> None:
     found = Wish(heading=mouse.course, head=0.25 * mouse.drift)
     if what in ("explore", "dash"):
         mouse.course += dt * mouse.drift * (0.3 if what == "dash" else 1.0)
+        mouse.pace *= math.exp(rng.gauss(0.0, 0.35) * math.sqrt(dt))
         found.heading, found.speed = mouse.course, mouse.pace
     elif what == "rest":
         found.curl, found.head = mouse.side, 0.0

@@ -29,9 +29,7 @@ class Lab:
 
     def __post_init__(self) -> None:
         if unknown := set(self.actions) - {*PRECEDENCE, *ALONE}:
-            raise ValueError(
-                f"actions: no {', '.join(sorted(unknown))}; must be of {', '.join((*PRECEDENCE, *ALONE))}"
-            )
+            raise ValueError(f"actions: no {', '.join(sorted(unknown))}; must be of {', '.join((*PRECEDENCE, *ALONE))}")
         if SNIFFS[0] in self.actions and set(SNIFFS[1:]) & set(self.actions):
             raise ValueError("actions: sniff and kinds of it; must be one or the other, a pair does one at a time")
         if not self.actions or self.agents < 1:
@@ -62,6 +60,9 @@ LABS = (
         Camera(30, 18.33, STD7, noise=0.07, lost=0.005, hidden=0.05),
         ("attack", "mount", "sniff", "approach"),
         agents=1,
+        temperament=Temperament(
+            meeting={"sniff face": 2, "sniff body": 2, "sniff rump": 3, "attack": 2, "mount": 2, "chase": 0.5}
+        ),
     ),
     Lab(
         "openfield",
@@ -75,7 +76,7 @@ LABS = (
         Camera(60, 16.0, _CENTRED, noise=0.06, lost=0.03, sure=True),
         ("attack", "chase", "escape", "follow", "rest"),
         rules=Rules(chasing=13.0, running=18.0, least=0.25, contact=2.2),
-        annotator=Annotator(border=0.07, late=0.02),
+        annotator=Annotator(border=0.10, late=0.02),
     ),
     Lab(
         "fast",
@@ -83,7 +84,7 @@ LABS = (
         Camera(120, 10.9, ("ear_left", "ear_right", "nose", "tail_base", "tail_tip"), noise=0.1, bias=0.15),
         ("approach", "attack", "escape", "rear", "sniff"),
         rules=Rules(contact=1.8, turning=5.0),
-        annotator=Annotator(border=0.06, overlooked=0.08),
+        annotator=Annotator(border=0.10, overlooked=0.1),
     ),
     Lab(
         "slow",
@@ -91,14 +92,17 @@ LABS = (
         Camera(10, 15.3, STD7, noise=0.1, lost=0.01, hidden=0.2),
         ("attack", "chase", "sniff"),
         rules=Rules(contact=2.2, bridge=0.3),
-        annotator=Annotator(border=0.12, late=0.05, overlooked=0.15),
+        temperament=Temperament(
+            meeting={"sniff face": 2, "sniff body": 2, "sniff rump": 2, "attack": 2, "chase": 3}, sociable=0.45
+        ),
+        annotator=Annotator(border=0.15, late=0.05, overlooked=0.2),
     ),
     Lab(
         "kinds",
         Arena(42, 32),
         Camera(45, 21.0, _LONG, noise=0.05, lost=0.01),
         ("attack", "mount", "selfgroom", "sniffbody", "sniffface", "sniffgenital"),
-        annotator=Annotator(border=0.08),
+        annotator=Annotator(border=0.10),
     ),
     Lab(
         "three",
@@ -106,8 +110,11 @@ LABS = (
         Camera(30, 9.7, _FEW, noise=0.15, bias=0.15, lost=0.04, hidden=0.2, dropped=0.005, sure=True),
         ("approach", "attack", "chase", "rear", "rest", "run", "sniff"),
         mice=3,
+        temperament=Temperament(
+            meeting={"sniff face": 3, "sniff body": 3, "sniff rump": 3, "attack": 2, "chase": 3}, sociable=0.5
+        ),
         rules=Rules(reach=18.0, facing=50.0, running=18.0),
-        annotator=Annotator(border=0.12),
+        annotator=Annotator(border=0.15, overlooked=0.2),
     ),
 )
 

@@ -13,6 +13,7 @@ from mabe_behavior.arenas import Arena
 NOSE, NECK, RUMP = 4.6, 2.2, -3.6  # places of nose, neck and tail base along the body, from its centre
 DISCS = (-2.4, 0.0, 2.4)  # the body is as hard as three discs, at these places along it,
 RADIUS = 1.3  # of this radius
+GIVES = 0.4  # cm that a mouse is pushed aside in a step: who overlaps parts soon, not at once
 QUICKEST, HARDEST = 150.0, 300.0  # cm/s^2: of speeding up, of braking
 SLACK = 0.06  # seconds until a wanted speed is nearly reached
 TURN = 1.2  # radians: a larger turn is not begun faster
@@ -113,7 +114,7 @@ def part(one: Mouse, two: Mouse) -> None:
             dx, dy = bx - ax, by - ay
             r = math.hypot(dx, dy) or 1e-6
             if (deep := 2 * RADIUS - r) > 0:
-                push = deep / (2 * r)
+                push = min(deep / 2, GIVES) / r
                 one.x, one.y = one.x - push * dx, one.y - push * dy
                 two.x, two.y = two.x + push * dx, two.y + push * dy
 

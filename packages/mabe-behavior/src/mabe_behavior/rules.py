@@ -4,7 +4,7 @@ A rule never asks for an intention: each behaviour shows in where the bodies are
 target the first rule in `PRECEDENCE` that holds wins, so that there is one action at a time. In short:
 
 =============  =======================================================================================================
-attack         in contact while throwing the body about, or the other being thrown about by it
+attack         nearly in contact, while turning to and fro quickly
 mount          the chest over the other's rump, facing the same way, both slow
 chase          behind the other and facing it, both fast, not further than a few cm
 follow         the same, walking
@@ -72,7 +72,10 @@ _LONGER = {"mount": 2.0, "follow": 2.0, "selfgroom": 2.0}  # times `Rules.least`
 
 
 def labels(motion: Motion, rules: Rules | None = None) -> dict[Behaviour, Mask]:
-    """(N,) of each behaviour: every ordered pair's, and each mouse's alone. `sniff` holds where one of its kinds does."""
+    """(N,) of each behaviour: every ordered pair's, and each mouse's alone.
+
+    `sniff` holds where one of its kinds does, and where none lasts long enough.
+    """
     rules = rules or Rules()
     animals = motion.xy_NAX.shape[1]
     spine_NAPX = positions(motion, SPINE)
@@ -120,7 +123,8 @@ def _together(motion: Motion, spine_NAPX: Floats, a: int, b: int, rules: Rules) 
     trailing = (one.gap < rules.trail) & (one.aside < rules.facing) & (two.aside > 90)
     slow = one.speed < rules.sniffing
     # a nose wanders while it sniffs: where it is over half a second counts
-    kinds = np.argmin([_mean(one.to_nose, 0.5), _mean(one.to_rump, 0.5), np.full(len(motion), 1.3 * rules.contact)], axis=0)
+    places = (_mean(one.to_nose, 0.5), _mean(one.to_rump, 0.5), np.full(len(motion), 1.3 * rules.contact))
+    kinds = np.argmin(places, axis=0)
     sniffs = near & slow
     seen = {
         "attack": (one.gap < 1.5 * rules.contact) & (one.aside < 90) & (one.turning > rules.turning),
@@ -135,17 +139,17 @@ def _together(motion: Motion, spine_NAPX: Floats, a: int, b: int, rules: Rules) 
         "sniffface": sniffs & (kinds == 0),
         "sniffgenital": sniffs & (kinds == 1),
         "sniffbody": sniffs & (kinds == 2),
-        "approach": (one.gap < rules.reach) & ~near & (one.aside < rules.facing) & (one.nearing > rules.nearing)
+        "approach": (one.gap < rules.reach)
+        & ~near
+        & (one.aside < rules.facing)
+        & (one.nearing > rules.nearing)
         & (two.speed < 8),
     }
     stronger = [name for name in PRECEDENCE if name not in SNIFFS[1:]]
     found = _exclusive({name: seen[name] for name in stronger}, stronger, rules)
     # the kinds of sniffing divide what is sniffing
-    for name in SNIFFS[1:]:
-        found[name] = lasting(seen[name], 0.0, rules.bridge) & found["sniff"]
-    found["sniffgenital"] &= ~found["sniffface"]
-    found["sniffbody"] = found["sniff"] & ~found["sniffface"] & ~found["sniffgenital"]
-    return found
+    kinds = _exclusive({name: seen[name] & found["sniff"] for name in SNIFFS[1:]}, SNIFFS[1:], rules)
+    return found | {name: mask & found["sniff"] for name, mask in kinds.items()}
 
 
 def _exclusive(seen: dict[str, Mask], order: tuple[str, ...] | list[str], rules: Rules) -> dict[str, Mask]:

@@ -45,7 +45,7 @@ class Camera:
 
     def instants(self, seconds: float) -> Floats:
         """(T,) the places of the frames among the instants of a motion."""
-        return np.arange(max(1, int(seconds * self.fps + 1e-6))) * (RATE / self.fps)
+        return np.arange(max(1, int(seconds * self.fps + 1e-6)), dtype=np.float64) * (RATE / self.fps)
 
     def seen(self, cm_NAPX: Floats, seconds: float, arena: Arena, rng: np.random.Generator) -> Tracks:
         """The tracks of a video of the positions (N instants, A, P of `self.parts`, X)."""
@@ -56,7 +56,7 @@ class Camera:
         error += np.where(wild_TAP[..., None], rng.uniform(-5, 5, true_TAPX.shape), 0)
         missing_TAP = self._bursts(shape, rng)
         missing_TAP |= _covered(true_TAPX) & (rng.random(shape) < self.hidden)
-        missing_TAP |= (rng.random(shape[0]) < self.dropped)[:, None, None]
+        missing_TAP |= rng.random((shape[0], 1, 1)) < self.dropped
         width, height = arena.width + 2 * RIM, arena.height + 2 * RIM
         xy = (true_TAPX + error + np.array([width, height]) / 2) * self.pixels_per_cm
         sure = None

@@ -146,7 +146,8 @@ def wish(mouse: Mouse, arena: Arena, dt: float, rng: Random) -> None:
     found = Wish(heading=mouse.course, head=0.25 * mouse.drift)
     if what in ("explore", "dash"):
         mouse.course += dt * mouse.drift * (0.3 if what == "dash" else 1.0)
-        mouse.pace *= math.exp(rng.gauss(0.0, 0.35) * math.sqrt(dt))
+        slowest, quickest = PACES[what]
+        mouse.pace = min(max(mouse.pace + rng.gauss(0.0, 3.0) * math.sqrt(dt), slowest), quickest)
         found.heading, found.speed = mouse.course, mouse.pace
     elif what == "rest":
         found.curl, found.head = mouse.side, 0.0
@@ -176,7 +177,7 @@ def _about(mouse: Mouse, other: Mouse, found: Wish) -> None:
         x, y = other.at(RUMP)
         found.heading = mouse.towards(x, y)
         gap = math.hypot(x - mouse.x, y - mouse.y) - NOSE
-        most, nimble = (42.0, 16.0) if what == "chase" else (14.0, 10.0)
+        most, nimble = (42.0, 14.0) if what == "chase" else (14.0, 8.0)
         found.speed, found.nimble = min(max(other.speed + 4 * (gap - 2.0), 0.0), most), nimble
     elif what == "attack":
         near = mouse.far(other) < 7.5
@@ -184,7 +185,7 @@ def _about(mouse: Mouse, other: Mouse, found: Wish) -> None:
     elif what == "defend":
         found.speed, found.nimble, found.shake, found.height = -1.0, 14.0, 0.25, 0.3
     elif what == "escape":
-        found.heading, found.speed, found.nimble = bearing + math.pi, mouse.pace, 16.0
+        found.heading, found.speed, found.nimble = bearing + math.pi, mouse.pace, 14.0
     elif what == "mount":
         _mount(mouse, other, found)
     elif what == "bear":
@@ -203,7 +204,7 @@ def _sniff(mouse: Mouse, other: Mouse, found: Wish) -> None:
 
 def _mount(mouse: Mouse, other: Mouse, found: Wish) -> None:
     x, y = other.at(-2.4)
-    found.heading, found.nimble = other.heading, 12.0
+    found.heading, found.nimble = other.heading, 7.0
     if math.hypot(x - mouse.x, y - mouse.y) > 4.5 or abs(angle(other.heading - mouse.heading)) > 1.3:
         behind_x, behind_y = other.at(-6.0)
         found.heading = mouse.towards(behind_x, behind_y)

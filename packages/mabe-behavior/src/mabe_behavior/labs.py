@@ -49,8 +49,7 @@ class Lab:
 
 
 _CENTRED = ("body_center", "ear_left", "ear_right", "lateral_left", "lateral_right", "nose", "tail_base", "tail_tip")
-_LONG = ("ear_left", "ear_right", "neck", "spine_1", "body_center", "spine_2", "hip_left", "hip_right", "tail_base")
-_LONG = ("nose", *_LONG, "tail_middle_1", "tail_tip")
+_MANY = (*STD7, "spine_1", "body_center", "spine_2", "tail_middle_1", "tail_tip")
 _FEW = ("body_center", "ear_left", "ear_right", "nose", "tail_base")
 
 LABS = (
@@ -61,7 +60,7 @@ LABS = (
         ("attack", "mount", "sniff", "approach"),
         agents=1,
         temperament=Temperament(
-            meeting={"sniff face": 2, "sniff body": 2, "sniff rump": 3, "attack": 2, "mount": 2, "chase": 0.5}
+            meeting={"sniff face": 2, "sniff body": 2, "sniff rump": 3, "attack": 2, "mount": 3, "chase": 0.5}
         ),
     ),
     Lab(
@@ -75,7 +74,7 @@ LABS = (
         Arena(40, 40, "circular"),
         Camera(60, 16.0, _CENTRED, noise=0.06, lost=0.03, sure=True),
         ("attack", "chase", "escape", "follow", "rest"),
-        rules=Rules(chasing=13.0, running=18.0, least=0.25, contact=2.2),
+        rules=Rules(chasing=12.0, running=17.0, least=0.25, contact=2.4),
         annotator=Annotator(border=0.10, late=0.02),
     ),
     Lab(
@@ -83,7 +82,7 @@ LABS = (
         Arena(50, 30),
         Camera(120, 10.9, ("ear_left", "ear_right", "nose", "tail_base", "tail_tip"), noise=0.1, bias=0.15),
         ("approach", "attack", "escape", "rear", "sniff"),
-        rules=Rules(contact=1.8, turning=5.0),
+        rules=Rules(contact=1.7, turning=5.5, reach=12.0),
         annotator=Annotator(border=0.10, overlooked=0.1),
     ),
     Lab(
@@ -91,7 +90,7 @@ LABS = (
         Arena(40, 40),
         Camera(10, 15.3, STD7, noise=0.1, lost=0.01, hidden=0.2),
         ("attack", "chase", "sniff"),
-        rules=Rules(contact=2.2, bridge=0.3),
+        rules=Rules(contact=2.5, bridge=0.4, trail=14.0),
         temperament=Temperament(
             meeting={"sniff face": 2, "sniff body": 2, "sniff rump": 2, "attack": 2, "chase": 3}, sociable=0.45
         ),
@@ -100,7 +99,7 @@ LABS = (
     Lab(
         "kinds",
         Arena(42, 32),
-        Camera(45, 21.0, _LONG, noise=0.05, lost=0.01),
+        Camera(45, 21.0, _MANY, noise=0.05, lost=0.01),
         ("attack", "mount", "selfgroom", "sniffbody", "sniffface", "sniffgenital"),
         annotator=Annotator(border=0.10),
     ),
@@ -113,7 +112,7 @@ LABS = (
         temperament=Temperament(
             meeting={"sniff face": 3, "sniff body": 3, "sniff rump": 3, "attack": 2, "chase": 3}, sociable=0.5
         ),
-        rules=Rules(reach=18.0, facing=50.0, running=18.0),
+        rules=Rules(reach=20.0, facing=60.0, running=17.0),
         annotator=Annotator(border=0.15, overlooked=0.2),
     ),
 )

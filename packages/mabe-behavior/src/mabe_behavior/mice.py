@@ -16,6 +16,7 @@ RADIUS = 1.3  # of this radius
 GIVES = 0.4  # cm that a mouse is pushed aside in a step: who overlaps parts soon, not at once
 QUICKEST, HARDEST = 150.0, 300.0  # cm/s^2: of speeding up, of braking
 SLACK = 0.06  # seconds until a wanted speed is nearly reached
+SHAKES = 4.0  # times a second, about, that a fighting mouse throws itself to and fro
 TURN = 1.2  # radians: a larger turn is not begun faster
 
 
@@ -29,7 +30,7 @@ class Wish:
     height: float = 0.0  # 0 on all fours, 1 upright
     groom: float = 0.0  # 0 not, 1 with the paws at the face
     curl: float = 0.0  # 0 straight, 1 curled up
-    nimble: float = 10.0  # rad/s: how fast it can follow a turn
+    nimble: float = 8.0  # rad/s: how fast it can follow a turn
     shake: float = 0.0  # radians by which the whole body is thrown to and fro
     grip: tuple[float, float] | None = None  # where its centre is drawn to, when it holds another
 
@@ -77,7 +78,7 @@ class Mouse:
     def move(self, dt: float) -> None:
         """A step of second-order motion: towards the wish, as fast as a mouse can."""
         wish = self.wish
-        self.phase += 2 * math.pi * 4.5 * dt
+        self.phase += 2 * math.pi * (SHAKES + 0.4 * self.drift) * dt
         # critically damped, by an implicit step: w' = nimble^2 * error - 2 nimble w
         error = angle(wish.heading + wish.shake * math.sin(self.phase) - self.heading)
         pull = wish.nimble**2 * min(max(error, -TURN), TURN)

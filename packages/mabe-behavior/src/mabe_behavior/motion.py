@@ -75,8 +75,8 @@ def moved(arena: Arena, temperament: Temperament, mice: int, seconds: float, rng
                 rows += [getattr(mouse, name) for name in _KEPT]
                 wanted.append(INTENTIONS.index(mouse.intention))
     state = np.array(rows).reshape(count, mice, len(_KEPT))
-    rest = (np.ascontiguousarray(state[..., k]) for k in range(2, len(_KEPT)))
-    return Motion(state[..., :2].copy(), *rest, np.array(wanted, np.int8).reshape(count, mice))
+    rest = {f"{name}_NA": state[..., k].copy() for k, name in enumerate(_KEPT) if k >= 2}
+    return Motion(xy_NAX=state[..., :2].copy(), intention_NA=np.array(wanted, np.int8).reshape(count, mice), **rest)
 
 
 def _placed(arena: Arena, mice: int, rng: Random) -> list[Mouse]:

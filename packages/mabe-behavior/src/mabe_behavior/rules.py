@@ -9,10 +9,10 @@ mount          the chest over the other's rump, facing the same way, both slow
 chase          behind the other and facing it, both fast, not further than a few cm
 follow         the same, walking
 escape         fast, away from another that is close behind
-sniffface,     the nose at the other's nose, at its tail's root, or elsewhere at its body, while slow; `sniff` is any
+sniffface,     the nose at the other's nose, at its tail's root, or elsewhere at its body, calm; `sniff` is any
 sniffgenital,
 sniffbody
-approach       coming nearer to another that sits still, facing it
+approach       coming nearer to another that hardly moves, facing it
 rear           upright
 selfgroom      paws at the face, in place
 rest           still and curled up for long
@@ -24,6 +24,7 @@ Shapes: N instants at `motion.RATE`, A animals, X = x and y in cm.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,7 +49,7 @@ SPINE = ("nose", "neck", "body_center", "tail_base")
 class Rules:
     """The thresholds; laboratories differ in them."""
 
-    contact: float = 2.0  # cm from a nose to the other's spine that count as touching; half of a mouse is 1.3 wide
+    contact: float = 2.0  # cm from a nose to the other's spine that count as touching; half a mouse is 1.3 wide
     sniffing: float = 11.0  # cm/s: who sniffs is slower
     turning: float = 4.5  # rad/s, root mean square over `WINDOW`: who fights turns so fast
     mounting: float = 3.2  # cm from the chest to the other's rump
@@ -71,14 +72,17 @@ WINDOW = 0.4  # seconds of the mean of a speed of turning
 _LONGER = {"mount": 2.0, "follow": 2.0, "selfgroom": 2.0}  # times `Rules.least`
 
 
-def labels(motion: Motion, rules: Rules | None = None) -> dict[Behaviour, Mask]:
+def labels(motion: Motion, rules: Rules | None = None, size_A: Sequence[float] | None = None) -> dict[Behaviour, Mask]:
     """(N,) of each behaviour: every ordered pair's, and each mouse's alone.
 
     `sniff` holds where one of its kinds does, and where none lasts long enough.
+
+    Args:
+        size_A: how large each mouse is, as in `bodies.positions`.
     """
     rules = rules or Rules()
     animals = motion.xy_NAX.shape[1]
-    spine_NAPX = positions(motion, SPINE)
+    spine_NAPX = positions(motion, SPINE, size_A)
     found: dict[Behaviour, Mask] = {}
     for agent in range(animals):
         for action, mask in _alone(motion, agent, rules).items():
@@ -125,7 +129,9 @@ def _together(motion: Motion, spine_NAPX: Floats, a: int, b: int, rules: Rules) 
     # a nose wanders while it sniffs: where it is over half a second counts
     places = (_mean(one.to_nose, 0.5), _mean(one.to_rump, 0.5), np.full(len(motion), 1.3 * rules.contact))
     kinds = np.argmin(places, axis=0)
-    sniffs = near & slow
+    # who is at the nose of a fighting mouse, or fights itself, does not sniff
+    calm = np.maximum(one.turning, two.turning) < rules.turning
+    sniffs = near & slow & calm
     seen = {
         "attack": (one.gap < 1.5 * rules.contact) & (one.aside < 90) & (one.turning > rules.turning),
         "mount": (one.chest_to_rump < rules.mounting)

@@ -46,7 +46,7 @@ class Scene:
     def truth(self) -> dict[Behaviour, Mask]:
         """(T,) in the lab's frames, of each behaviour that it looks for."""
         nearest = np.rint(self.lab.camera.instants(self.seconds)).astype(np.int64)
-        found = labels(self.motion, self.lab.rules)
+        found = labels(self.motion, self.lab.rules, self.size_A)
         return {one: found[one][nearest] for one in self.lab.labeled}
 
 

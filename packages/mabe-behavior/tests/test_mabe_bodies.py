@@ -131,7 +131,7 @@ def test_mice_do_not_stand_in_each_other(motions: list[tuple[Arena, Motion]]) ->
                 gap = apart - 2 * mice.RADIUS
                 # a mouse lies on the one it mounts, and takes a moment to get off
                 mounts = np.convolve((wants == "mount").any(axis=1), np.ones(60), "full")[: len(motion)] > 0
-                assert np.percentile(gap[~mounts], 0.5) > -0.5 and gap[~mounts].min() > -1.6
+                assert np.percentile(gap[~mounts], 0.5) > -0.3 and gap[~mounts].min() > -1.6
                 met += int((gap < 0.5).sum())
     assert met > 500  # they do meet
 
@@ -161,6 +161,7 @@ def test_walls_send_back_inside(arena: Arena, x: float, y: float, heading: float
         lambda: Arena(30, 40, "round"),
         lambda: Temperament(alone={"fly": 1}),
         lambda: Temperament(meeting={"attack": 0}),
+        lambda: Temperament(alone={"chase": 1}),
         lambda: Temperament(flees=1.5),
         lambda: moved(Arena(30, 30), Temperament(), 4, 1.0, Random(0)),
         lambda: moved(Arena(30, 30), Temperament(), 2, 0.0, Random(0)),

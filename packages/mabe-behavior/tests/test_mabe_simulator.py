@@ -16,7 +16,7 @@ from mabe_behavior.recording import Recording
 from mabe_behavior.rules import ALONE as RULED_ALONE
 from mabe_behavior.rules import PRECEDENCE
 
-VIDEOS, SECONDS = 6, 60.0
+VIDEOS, SECONDS = 5, 60.0
 CLEAN = {"noise": 0.0, "bias": 0.0, "wild": 0.0, "lost": 0.0, "hidden": 0.0, "dropped": 0.0}
 
 

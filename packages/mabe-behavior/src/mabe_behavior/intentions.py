@@ -33,6 +33,7 @@ LASTS = {  # seconds: at least, and how much more on average
     "defend": (0.8, 0.8),
     "bear": (2.0, 3.0),  # to be mounted
 }
+SOLITARY = ("pause", "explore", "dash", "rest", "rear", "selfgroom")  # the others are about another mouse
 PACES = {"explore": (5.0, 14.0), "dash": (26.0, 36.0), "approach": (9.0, 18.0), "escape": (26.0, 38.0)}  # cm/s
 SNIFFS = {"sniff face": NOSE + 0.8, "sniff body": 0.0, "sniff rump": RUMP - 0.4}  # the place along the other's body
 LOST = 22.0  # cm: who is so far away is not chased any more
@@ -61,10 +62,11 @@ class Temperament:
     flees: float = 0.5  # from an attack; otherwise it defends itself
 
     def __post_init__(self) -> None:
-        for name in ("alone", "meeting"):
+        together = tuple(name for name in LASTS if name not in SOLITARY)
+        for name, known in (("alone", SOLITARY), ("meeting", together)):
             weights: Weights = getattr(self, name)
-            if unknown := set(weights) - set(LASTS):
-                raise ValueError(f"{name}: no intention {', '.join(sorted(unknown))}; must be of {', '.join(LASTS)}")
+            if unknown := set(weights) - set(known):
+                raise ValueError(f"{name}: no intention {', '.join(sorted(unknown))}; must be of {', '.join(known)}")
             if not weights or min(weights.values()) < 0 or not sum(weights.values()) > 0:
                 raise ValueError(f"{name}: {dict(weights)}; weights must be 0 or more, and one above 0")
         for name in ("sociable", "pursues", "flees"):
@@ -73,7 +75,7 @@ class Temperament:
 
 
 def begin(mouse: Mouse, intention: str, other: Mouse | None, now: float, temperament: Temperament, rng: Random) -> None:
-    """Want something else from now on; whom it is about may react."""
+    """Want something else from now on; whom it is about may react, and want something else too."""
     least, more = LASTS[intention]
     mouse.intention, mouse.other = intention, other
     mouse.until = now + least + min(rng.expovariate(1 / more), 4 * more)
@@ -103,7 +105,7 @@ def decide(mouse: Mouse, crowd: Sequence[Mouse], now: float, temperament: Temper
     other, what = mouse.other, mouse.intention
     following = _interrupted(mouse, other, temperament, rng) if other is not None else None
     if following is not None:
-        begin(mouse, following, other if following not in temperament.alone else None, now, temperament, rng)
+        begin(mouse, following, None if following in SOLITARY else other, now, temperament, rng)
     elif now >= mouse.until:
         others = [one for one in crowd if one is not mouse]
         if what != "approach" and rng.random() < temperament.sociable:
@@ -139,8 +141,8 @@ def _interrupted(mouse: Mouse, other: Mouse, temperament: Temperament, rng: Rand
     return None
 
 
-def wish(mouse: Mouse, arena: Arena, dt: float, rng: Random) -> None:
-    """Set what the body tends to, from the intention and from where the other is."""
+def wish(mouse: Mouse, crowd: Sequence[Mouse], arena: Arena, dt: float, rng: Random) -> None:
+    """Set what the body tends to, from the intention and from where the others are."""
     what, other = mouse.intention, mouse.other
     mouse.drift += -mouse.drift * dt / 0.6 + rng.gauss(0.0, 2.2) * math.sqrt(dt)
     found = Wish(heading=mouse.course, head=0.25 * mouse.drift)
@@ -154,14 +156,27 @@ def wish(mouse: Mouse, arena: Arena, dt: float, rng: Random) -> None:
     elif what == "rear":
         found.height = 1.0
     elif what == "selfgroom":
-        found.groom, found.head = 1.0, 0.3 * math.sin(4 * mouse.until + 3 * mouse.drift)
+        found.groom = 1.0
     elif other is not None:
         _about(mouse, other, found)
+    if mouse.speed > 12:
+        _look_out(mouse, crowd, found)
     if found.speed > 3 and found.grip is None:
         found.heading = arena.along(mouse.x, mouse.y, found.heading, 2.0 + 0.12 * mouse.speed)
         if what in ("explore", "dash"):
             mouse.course = found.heading
     mouse.wish = found
+
+
+def _look_out(mouse: Mouse, crowd: Sequence[Mouse], found: Wish) -> None:
+    """Who runs does not run into one that it is not after: it brakes and turns to the other side."""
+    ahead = mouse.at(NOSE + 0.15 * mouse.speed)
+    for other in crowd:
+        if other is mouse or (other is mouse.other and mouse.intention != "escape"):
+            continue
+        if min(_nearest(ahead, other), _nearest(mouse.nose, other)) < 2.5:
+            aside = angle(mouse.towards(other.x, other.y) - mouse.heading)
+            found.heading, found.speed = mouse.heading - math.copysign(1.0, aside), min(found.speed, 8.0)
 
 
 def _about(mouse: Mouse, other: Mouse, found: Wish) -> None:

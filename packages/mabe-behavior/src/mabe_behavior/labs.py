@@ -63,13 +63,13 @@ LABS = (
             meeting={"sniff face": 2, "sniff body": 2, "sniff rump": 3, "attack": 2, "mount": 3, "chase": 0.5}
         ),
     ),
-    Lab(
+    Lab(  # a large box, its walls far apart; the tracker loses frames
         "openfield",
         Arena(45, 45),
         Camera(25, 14.5, STD7, noise=0.12, lost=0.02, dropped=0.01, sure=True),
         ("approach", "chase", "escape", "mount", "rear", "selfgroom", "sniff"),
     ),
-    Lab(
+    Lab(  # a round tub; wide ideas of what a chase is
         "tub",
         Arena(40, 40, "circular"),
         Camera(60, 16.0, _CENTRED, noise=0.06, lost=0.03, sure=True),
@@ -77,7 +77,7 @@ LABS = (
         rules=Rules(chasing=12.0, running=17.0, least=0.25, contact=2.4),
         annotator=Annotator(border=0.10, late=0.02),
     ),
-    Lab(
+    Lab(  # few parts at a high rate; strict about contact
         "fast",
         Arena(50, 30),
         Camera(120, 10.9, ("ear_left", "ear_right", "nose", "tail_base", "tail_tip"), noise=0.1, bias=0.15),
@@ -85,7 +85,7 @@ LABS = (
         rules=Rules(contact=1.7, turning=5.5, reach=12.0),
         annotator=Annotator(border=0.10, overlooked=0.1),
     ),
-    Lab(
+    Lab(  # ten frames a second, close to what a fight shakes at
         "slow",
         Arena(40, 40),
         Camera(10, 15.3, STD7, noise=0.1, lost=0.01, hidden=0.2),
@@ -96,14 +96,14 @@ LABS = (
         ),
         annotator=Annotator(border=0.15, late=0.05, overlooked=0.2),
     ),
-    Lab(
+    Lab(  # near and sharp; tells apart where one sniffs
         "kinds",
         Arena(42, 32),
         Camera(45, 21.0, _MANY, noise=0.05, lost=0.01),
         ("attack", "mount", "selfgroom", "sniffbody", "sniffface", "sniffgenital"),
         annotator=Annotator(border=0.10),
     ),
-    Lab(
+    Lab(  # three mice in a large box, filmed from far
         "three",
         Arena(60, 45),
         Camera(30, 9.7, _FEW, noise=0.15, bias=0.15, lost=0.04, hidden=0.2, dropped=0.005, sure=True),

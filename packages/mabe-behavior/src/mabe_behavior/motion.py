@@ -62,7 +62,7 @@ def moved(arena: Arena, temperament: Temperament, mice: int, seconds: float, rng
                 decide(mouse, crowd, step * dt, temperament, rng)
         if step % WISHES == 0:
             for mouse in crowd:
-                wish(mouse, arena, WISHES * dt, rng)
+                wish(mouse, crowd, arena, WISHES * dt, rng)
         for mouse in crowd:
             mouse.move(dt)
         for k, mouse in enumerate(crowd):

@@ -4,19 +4,20 @@ A rule never asks for an intention: each behaviour shows in where the bodies are
 target the first rule in `PRECEDENCE` that holds wins, so that there is one action at a time. In short:
 
 =============  =======================================================================================================
-attack         nearly in contact, while turning to and fro quickly
-mount          the chest over the other's rump, facing the same way, both slow
-chase          behind the other and facing it, both fast, not further than a few cm
-follow         the same, walking
-escape         fast, away from another that is close behind
-sniffface,     the nose at the other's nose, at its tail's root, or elsewhere at its body, calm; `sniff` is any
-sniffgenital,
-sniffbody
-approach       coming nearer to another that hardly moves, facing it
+attack         nearly in contact (1.5 times `contact`), the other ahead, while turning to and fro quickly
+mount          the chest over the other's rump, facing the same way, its centre behind the other's, both slow
+chase          within `trail` behind the other and facing it, both faster than `chasing`
+follow         the same, both faster than `walking`
+escape         faster than `chasing`, away from another that is behind and whose nose is within `reach`
+sniff          the nose in contact with the other's body, slow, and neither mouse turning to and fro;
+ sniffface,     in half a second's mean it is nearest to the other's nose,
+ sniffgenital,  nearest to the root of its tail,
+ sniffbody      or further than 1.3 times `contact` from both
+approach       within `reach` of another that hardly moves and not yet in contact, facing it and coming nearer
 rear           upright
 selfgroom      paws at the face, in place
-rest           still and curled up for long
-run            fast
+run            faster than `running`
+rest           curled up and still, for `resting` seconds
 =============  =======================================================================================================
 
 Shapes: N instants at `motion.RATE`, A animals, X = x and y in cm.
@@ -123,42 +124,39 @@ def _together(motion: Motion, spine_NAPX: Floats, a: int, b: int, rules: Rules) 
     """What `a` does to `b`."""
     one, two = Pair.of(motion, spine_NAPX, a, b), Pair.of(motion, spine_NAPX, b, a)
     near = one.gap < rules.contact
-    fast, walking = (np.minimum(one.speed, two.speed) > limit for limit in (rules.chasing, rules.walking))
+    slower = np.minimum(one.speed, two.speed)
     trailing = (one.gap < rules.trail) & (one.aside < rules.facing) & (two.aside > 90)
-    slow = one.speed < rules.sniffing
-    # a nose wanders while it sniffs: where it is over half a second counts
-    places = (_mean(one.to_nose, 0.5), _mean(one.to_rump, 0.5), np.full(len(motion), 1.3 * rules.contact))
-    kinds = np.argmin(places, axis=0)
     # who is at the nose of a fighting mouse, or fights itself, does not sniff
     calm = np.maximum(one.turning, two.turning) < rules.turning
-    sniffs = near & slow & calm
     seen = {
         "attack": (one.gap < 1.5 * rules.contact) & (one.aside < 90) & (one.turning > rules.turning),
         "mount": (one.chest_to_rump < rules.mounting)
         & (one.across < rules.facing)
         & (one.behind > 1.0)
         & (np.maximum(one.speed, two.speed) < 12),
-        "chase": trailing & fast,
-        "follow": trailing & walking,
+        "chase": trailing & (slower > rules.chasing),
+        "follow": trailing & (slower > rules.walking),
         "escape": (two.gap < rules.reach) & (one.aside > 110) & (one.speed > rules.chasing) & (one.leaving > 3),
-        "sniff": sniffs,
-        "sniffface": sniffs & (kinds == 0),
-        "sniffgenital": sniffs & (kinds == 1),
-        "sniffbody": sniffs & (kinds == 2),
+        "sniff": near & (one.speed < rules.sniffing) & calm,
         "approach": (one.gap < rules.reach)
         & ~near
         & (one.aside < rules.facing)
         & (one.nearing > rules.nearing)
         & (two.speed < 8),
     }
-    stronger = [name for name in PRECEDENCE if name not in SNIFFS[1:]]
-    found = _exclusive({name: seen[name] for name in stronger}, stronger, rules)
-    # the kinds of sniffing divide what is sniffing
-    kinds = _exclusive({name: seen[name] & found["sniff"] for name in SNIFFS[1:]}, SNIFFS[1:], rules)
-    return found | {name: mask & found["sniff"] for name, mask in kinds.items()}
+    found = _exclusive(seen, [name for name in PRECEDENCE if name in seen], rules)
+    return found | _kinds(found["sniff"], one, rules)
 
 
-def _exclusive(seen: dict[str, Mask], order: tuple[str, ...] | list[str], rules: Rules) -> dict[str, Mask]:
+def _kinds(sniff_N: Mask, one: Pair, rules: Rules) -> dict[str, Mask]:
+    """What is sniffing, divided by what is sniffed. A nose wanders: where it is over half a second counts."""
+    neither = np.full(len(sniff_N), 1.3 * rules.contact)
+    nearest = np.argmin((_mean(one.to_nose, 0.5), _mean(one.to_rump, 0.5), neither), axis=0)
+    found = _exclusive({name: sniff_N & (nearest == k) for k, name in enumerate(SNIFFS[1:])}, SNIFFS[1:], rules)
+    return {name: lasting(mask & sniff_N, rules.least, 0.0) for name, mask in found.items()}
+
+
+def _exclusive(seen: dict[str, Mask], order: Sequence[str], rules: Rules) -> dict[str, Mask]:
     """Each lasts long enough, and none at the time of an earlier one."""
     free = np.ones_like(seen[order[0]])
     found = {}

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
+from functools import cached_property
 from random import Random
 
 import numpy as np
@@ -42,7 +43,7 @@ class Scene:
     def name(self) -> str:
         return f"{self.lab.name}-{self.seed}"
 
-    @property
+    @cached_property
     def truth(self) -> dict[Behaviour, Mask]:
         """(T,) in the lab's frames, of each behaviour that it looks for."""
         nearest = np.rint(self.lab.camera.instants(self.seconds)).astype(np.int64)

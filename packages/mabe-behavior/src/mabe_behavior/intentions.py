@@ -45,7 +45,7 @@ class Temperament:
     """How often the mice of a lab do what; weights need not add up to 1."""
 
     alone: Weights = field(
-        default_factory=lambda: {"explore": 5, "pause": 3, "dash": 0.6, "rest": 0.5, "rear": 1.5, "selfgroom": 0.8}
+        default_factory=lambda: {"explore": 5, "pause": 3, "dash": 0.6, "rest": 0.7, "rear": 1.5, "selfgroom": 0.8}
     )
     meeting: Weights = field(  # when another is reached
         default_factory=lambda: {

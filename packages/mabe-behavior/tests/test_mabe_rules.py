@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from mabe_behavior import bodies, rules
 from mabe_behavior.actions import Behaviour
 from mabe_behavior.arenas import Arena

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from mabe_behavior import labs, metric, simulator
 from mabe_behavior.actions import ALONE, SELF, TOGETHER, Behaviour
 from mabe_behavior.annotators import Annotator, exact

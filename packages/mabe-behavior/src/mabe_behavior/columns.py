@@ -1,0 +1,54 @@
+"""Named columns of numbers, a row a frame.
+
+Shapes: T frames, F columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns with names that differ; what is not known is NaN."""
+
+    names: tuple[str, ...]
+    x_TF: Floats
+
+    def __post_init__(self) -> None:
+        x = np.asarray(self.x_TF, np.float32)
+        if x.ndim != 2 or x.shape[1] != len(self.names):
+            raise ValueError(f"columns: shape {x.shape} for {len(self.names)} names; must be (T, {len(self.names)})")
+        if len(set(self.names)) != len(self.names):
+            twice = sorted({name for name in self.names if self.names.count(name) > 1})
+            raise ValueError(f"columns: names must differ; {', '.join(twice[:5])} occur more than once")
+        object.__setattr__(self, "x_TF", x)
+
+    def __len__(self) -> int:
+        return len(self.x_TF)
+
+    def column(self, name: str) -> Floats:
+        """(T,). Raises ValueError for a name that is not there."""
+        if name not in self.names:
+            raise ValueError(f"columns: no {name!r}; there are {', '.join(self.names[:20])} ...")
+        return self.x_TF[:, self.names.index(name)]
+
+
+def table(columns: Mapping[str, ArrayLike]) -> Table:
+    """Of (T,) arrays by name; infinite values become missing ones."""
+    x_FT = np.stack([np.asarray(column, np.float32) for column in columns.values()])
+    x_FT[~np.isfinite(x_FT)] = np.nan
+    return Table(tuple(columns), np.ascontiguousarray(x_FT.T))
+
+
+def joined(tables: Sequence[Table]) -> Table:
+    """Side by side; all must have the same rows."""
+    names = tuple(name for one in tables for name in one.names)
+    return Table(names, np.concatenate([one.x_TF for one in tables], axis=1))

@@ -119,7 +119,7 @@ def cross(a_NX: ArrayLike, b_NX: ArrayLike) -> Doubles:
 
 @lru_cache(maxsize=64)
 def _kernels(width: int, degree: int, order: int) -> Doubles:
-    """(W, W) row k: weights of a window's frames for the derivative at its k-th frame, one frame being the time unit."""
+    """(W, W) row k: weights of a window's frames for the derivative at its k-th; the unit of time is a frame."""
     offset_WW = np.arange(width)[None, :] - np.arange(width)[:, None]
     fits = [np.linalg.pinv(np.vander(offsets, degree + 1, increasing=True))[order] for offsets in offset_WW * 1.0]
     return np.stack(fits) * factorial(order)

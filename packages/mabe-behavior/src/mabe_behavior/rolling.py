@@ -27,7 +27,7 @@ def odd_frames(seconds: float, fps: float) -> int:
     """The odd number of frames, at least 1, that lasts about so long."""
     if not seconds > 0 or not fps > 0:
         raise ValueError(f"seconds {seconds}, fps {fps}; must be above 0")
-    return 2 * max(0, int(round((seconds * fps - 1) / 2))) + 1
+    return 2 * max(0, round((seconds * fps - 1) / 2)) + 1
 
 
 def rolling(x_FT: ArrayLike, frames: Sequence[int], statistics: Sequence[str] = ("mean", "std")) -> Floats:

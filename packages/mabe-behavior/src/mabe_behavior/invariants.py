@@ -13,14 +13,15 @@ from __future__ import annotations
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mabe_behavior import egocentric, kinematics, landmarks, rolling, shape, social
-from mabe_behavior.columns import Doubles, Floats, Table, table
+from mabe_behavior.columns import Doubles, Table, table
 from mabe_behavior.kinematics import dot, length, unit
 from mabe_behavior.landmarks import LANDMARKS, Body
 from mabe_behavior.tracks import Tracks
 
-Columns = dict[str, Doubles | Floats]
+Columns = dict[str, NDArray]
 WINDOWS = (0.5, 2.0, 6.0)  # seconds
 EXTREMES = 1.0  # seconds
 MEMORY = 10.0  # seconds after which a contact counts as long ago

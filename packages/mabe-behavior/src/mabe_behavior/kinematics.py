@@ -29,7 +29,8 @@ SECONDS = 0.25  # of the fit: 7 frames at 30 fps
 def derivative(x_TN: ArrayLike, fps: float, order: int = 1, seconds: float = SECONDS) -> Doubles:
     """The derivative of this order along the first axis, per second to that power.
 
-    The fit takes at least `order` + 2 frames; a recording that has fewer has no derivatives.
+    The fit takes at least `order` + 2 frames where there are as many, and a polynomial of a lower degree where not; a
+    recording of no more frames than the order has no derivatives.
 
     Raises ValueError for an order below 1.
     """
@@ -37,7 +38,7 @@ def derivative(x_TN: ArrayLike, fps: float, order: int = 1, seconds: float = SEC
         raise ValueError(f"order: {order}; must be at least 1")
     x = np.asarray(x_TN, np.float64)
     degree = order + 1
-    width = min(max(odd_frames(seconds, fps), 2 * (degree // 2) + 1), len(x) - 1 + len(x) % 2)
+    width = min(max(odd_frames(seconds, fps), 2 * ((degree + 1) // 2) + 1), len(x) - 1 + len(x) % 2)
     if width <= order:
         return np.full(x.shape, np.nan)
     kernel_WW = _kernels(width, min(degree, width - 1), order) * fps**order

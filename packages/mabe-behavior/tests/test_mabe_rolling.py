@@ -1,0 +1,101 @@
+"""Moving statistics against a loop over every window."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mabe_behavior import rolling
+
+VALUES = st.one_of(st.floats(-1e3, 1e3, width=32), st.just(math.nan), st.sampled_from([0.0, 500.0]))
+
+
+def slow(x: list[float], width: int, statistic: str) -> list[float]:
+    """The statistic of every window, from its values."""
+
+    def mean(values: list[float]) -> float:
+        seen = [v for v in values if not math.isnan(v)]
+        return math.fsum(seen) / len(seen) if seen else math.nan
+
+    found = []
+    for t in range(len(x)):
+        window = x[max(0, t - width // 2) : t + width // 2 + 1]
+        seen = [v for v in window if not math.isnan(v)]
+        if statistic == "change":
+            found.append(mean(x[t + 1 : t + width // 2 + 1]) - mean(x[max(0, t - width // 2) : t]))
+        elif not seen:
+            found.append(math.nan)
+        elif statistic == "std":
+            found.append(math.sqrt(math.fsum((v - mean(seen)) ** 2 for v in seen) / len(seen)))
+        else:
+            found.append({"mean": mean, "min": min, "max": max}[statistic](seen))
+    return found
+
+
+@given(
+    st.integers(1, 25).flatmap(lambda n: st.lists(st.lists(VALUES, min_size=n, max_size=n), min_size=1, max_size=3)),
+    st.lists(st.integers(0, 15).map(lambda half: 2 * half + 1), min_size=1, max_size=3),
+)
+def test_they_are_those_of_every_window(rows: list[list[float]], widths: list[int]) -> None:
+    found = rolling.rolling(np.array(rows, np.float32), widths, rolling.STATISTICS)
+    assert found.shape == (len(rows), len(widths), len(rolling.STATISTICS), len(rows[0]))
+    for f, row in enumerate(rows):
+        for w, width in enumerate(widths):
+            for s, statistic in enumerate(rolling.STATISTICS):
+                expected = slow(row, width, statistic)
+                assert found[f, w, s].tolist() == pytest.approx(expected, rel=1e-5, abs=2e-3, nan_ok=True), statistic
+
+
+def test_a_small_wobble_far_from_zero_and_late_in_a_long_recording_keeps_its_size() -> None:
+    x = 50 + 1e-3 * np.where(np.arange(500_000) % 2, 1.0, -1.0)
+    x[:1000] = 0  # so that the mean of all is not the mean of the rest
+    found = rolling.rolling(x[None], [31], ["mean", "std"])[0, 0, :, 2000:]
+    assert found[0] == pytest.approx(50, abs=2e-4)
+    assert found[1] == pytest.approx(1e-3, rel=0.02)
+
+
+@given(st.integers(0, 99), st.integers(0, 10))
+def test_a_value_is_felt_in_its_window_and_nowhere_else(frame: int, half: int) -> None:
+    x = np.random.default_rng(0).normal(size=(1, 100))
+    whole = rolling.rolling(x, [2 * half + 1], ["mean", "std", "min", "max"])
+    x[0, frame] = np.nan
+    found = rolling.rolling(x, [2 * half + 1], ["mean", "std", "min", "max"])
+    outside = np.abs(np.arange(100) - frame) > half
+    assert found[..., outside] == pytest.approx(whole[..., outside], abs=1e-6)
+    assert np.isnan(found).any() == (half == 0)  # one missing value hides only a window of that value alone
+
+
+@pytest.mark.parametrize(
+    ("seconds", "fps", "frames"), [(0.5, 30, 15), (1, 30, 29), (0.01, 30, 1), (2, 25, 49), (0.5, 10, 5)]
+)
+def test_windows_have_an_odd_number_of_frames(seconds: float, fps: float, frames: int) -> None:
+    found = rolling.odd_frames(seconds, fps)
+    assert found % 2 == 1 and abs(found - seconds * fps) <= 1 and abs(frames - found) in (0, 2)
+
+
+def test_moving_means_keep_their_axes() -> None:
+    x = np.random.default_rng(0).normal(size=(30, 2, 2))
+    found = rolling.mean(x, 30.0, 0.3)
+    assert found.shape == x.shape
+    assert found[10] == pytest.approx(x[6:15].mean(axis=0), abs=1e-6)
+
+
+def test_names_say_column_statistic_and_window() -> None:
+    found = rolling.named({"a": np.zeros(5), "b": np.ones(5)}, 30.0, [0.5, 2.0], ["mean", "max"])
+    assert list(found)[:4] == ["a.mean_0.5s", "a.max_0.5s", "a.mean_2s", "a.max_2s"]
+    assert (found["b.max_2s"] == 1).all() and len(found) == 8
+
+
+def test_what_is_wrong_is_said() -> None:
+    x = np.zeros((1, 4))
+    with pytest.raises(ValueError, match="frames: 4; must be odd"):
+        rolling.rolling(x, [4])
+    with pytest.raises(ValueError, match="median; must be among mean, std"):
+        rolling.rolling(x, [3], ["median"])
+    with pytest.raises(ValueError, match=r"shape \(4,\); must be \(columns, frames\)"):
+        rolling.rolling(x[0], [3])
+    with pytest.raises(ValueError, match="fps 0; must be above 0"):
+        rolling.odd_frames(1, 0)
+    assert rolling.rolling(np.zeros((2, 0)), [3]).shape == (2, 1, 2, 0)

@@ -71,8 +71,8 @@ def test_area_is_that_of_the_polygon() -> None:
     assert shape.area(notched[None]) == pytest.approx(16 - 6)
 
 
-@given(arrays(np.float64, (6, 2), elements=st.floats(-5, 5)), st.floats(0, 6))
-def test_spread_is_that_along_principal_axes(points: np.ndarray, angle: float) -> None:
+@given(arrays(np.float64, (6, 2), elements=st.floats(-5, 5)))
+def test_spread_is_that_along_principal_axes(points: np.ndarray) -> None:
     expected = np.sqrt(np.maximum(np.linalg.eigvalsh(np.cov(points.T, bias=True)), 0))[::-1]
     assert np.concatenate(shape.spread(points[None])) == pytest.approx(expected, abs=1e-6)
 

@@ -12,7 +12,10 @@ Shapes: T frames, A animals, P parts, X is x and y, F columns.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
+from numpy.typing import NDArray
 
 from mabe_behavior import kinematics, rolling
 from mabe_behavior.actions import SELF
@@ -35,7 +38,7 @@ PARTS18 = (
 def raw28(tracks: Tracks, agent: str, target: str) -> Table:
     """(T, 28); the columns of the target are missing where it is `self`."""
     cm_TAPX = _by_role(tracks, agent, target, ROLES[:2], STD7)
-    return Table(_names(ROLES[:2], STD7, ("x", "y")), cm_TAPX.reshape(len(tracks), -1))
+    return Table(_names(ROLES[:2], STD7, ("x", "y")), _flat(cm_TAPX))
 
 
 def v4(tracks: Tracks, agent: str, target: str, pca: PCA) -> Table:
@@ -62,7 +65,7 @@ def v6(tracks: Tracks, agent: str, target: str) -> Table:
         *_names(ROLES, PARTS18, ("speed",)),
         *_names(ROLES, PARTS18, ("acceleration",)),
     )
-    blocks = [block.reshape(len(tracks), -1) for block in (cm_TAPX, speed, change)]
+    blocks = [_flat(block) for block in (cm_TAPX, speed, change)]
     return Table(names, np.concatenate(blocks, axis=1, dtype=np.float32))
 
 
@@ -75,6 +78,11 @@ def _by_role(tracks: Tracks, agent: str, target: str, roles: tuple[str, ...], pa
     found = np.full((len(tracks), len(roles), len(parts), 2), np.nan, np.float32)
     found[:, there] = chosen.cm_TAPX
     return found
+
+
+def _flat(x_TAP: NDArray) -> NDArray:
+    """(T, F): a row a frame, also where there are none."""
+    return x_TAP.reshape(len(x_TAP), math.prod(x_TAP.shape[1:]))
 
 
 def _names(roles: tuple[str, ...], parts: tuple[str, ...], ends: tuple[str, ...]) -> tuple[str, ...]:

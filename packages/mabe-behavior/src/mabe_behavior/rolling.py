@@ -12,6 +12,7 @@ Shapes: F columns, T frames, W windows, S statistics.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -24,10 +25,10 @@ STATISTICS = ("mean", "std", "min", "max", "change")
 
 
 def odd_frames(seconds: float, fps: float) -> int:
-    """The odd number of frames, at least 1, that lasts about so long."""
+    """The odd number of frames, at least 1, that comes nearest to lasting so long; of two as near, the smaller."""
     if not seconds > 0 or not fps > 0:
         raise ValueError(f"seconds {seconds}, fps {fps}; must be above 0")
-    return 2 * max(0, round((seconds * fps - 1) / 2)) + 1
+    return 2 * max(0, math.ceil(seconds * fps / 2 - 1 - 1e-9)) + 1
 
 
 def rolling(x_FT: ArrayLike, frames: Sequence[int], statistics: Sequence[str] = ("mean", "std")) -> Floats:
@@ -71,10 +72,8 @@ def named(
 
 
 def mean(x_TN: ArrayLike, fps: float, seconds: float) -> Floats:
-    """Moving means along the FIRST axis, of any further axes."""
-    x = np.asarray(x_TN)
-    found = rolling(x.reshape(len(x), -1).T, [odd_frames(seconds, fps)], ["mean"])
-    return found[:, 0, 0].T.reshape(x.shape)
+    """(T, N) moving means along the FIRST axis."""
+    return rolling(np.asarray(x_TN).T, [odd_frames(seconds, fps)], ["mean"])[:, 0, 0].T
 
 
 def _one(x_T: NDArray, halves: Sequence[int], statistics: Sequence[str], out_WST: Floats) -> None:

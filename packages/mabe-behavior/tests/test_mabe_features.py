@@ -85,7 +85,7 @@ def test_sets_do_not_change_when_a_recording_is_moved_turned_or_reflected(
     other = moved(tracks, matrix @ np.diag([-1, 1]) if mirror else matrix, np.array([300.0, -40.0]))
     if mirror:  # and what was its left ear is now its right one
         other = replace(other, xy_TAPX=other.xy_TAPX[:, :, mirrored(STD7)])
-    assert differing(made(tracks, name), made(other, name), 2e-3) == []
+    assert differing(made(tracks, name), made(other, name), 5e-3) == []
 
 
 def test_picture_coordinates_do_change() -> None:
@@ -98,7 +98,7 @@ def test_picture_coordinates_do_change() -> None:
 @pytest.mark.parametrize("name", INVARIANT)
 @pytest.mark.parametrize("fps", [60.0, 90.0, 120.0, 150.0])
 def test_sets_are_the_same_from_a_faster_camera(name: str, fps: float) -> None:
-    assert differing(made(mice(), name), made(mice(fps).resampled(30.0), name), 2e-3) == []
+    assert differing(made(mice(), name), made(mice(fps).resampled(30.0), name), 5e-3) == []
 
 
 @pytest.mark.parametrize("name", INVARIANT)

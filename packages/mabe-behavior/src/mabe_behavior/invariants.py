@@ -61,7 +61,7 @@ def alone(tracks: Tracks, agent: str) -> Table:
     animal = Animal(tracks, agent)
     columns = {**motion(animal, "agent"), **posture(animal, "agent"), **own_places(animal, "agent")}
     columns["agent.seen"] = animal.seen_T
-    lasting = {name: columns[name] for name in (f"agent.{ending}" for ending in _LASTING)}
+    lasting = {name: columns[name] for name in (f"agent.{ending}" for ending in LASTING)}
     return table(columns | _windows(lasting, lasting, tracks.fps) | straightness(animal, "agent"))
 
 
@@ -72,8 +72,8 @@ def pair(tracks: Tracks, agent: str, target: str) -> Table:
     for animal, role in ((one, "agent"), (other, "target")):
         columns |= motion(animal, role) | posture(animal, role)
     columns |= apart(one, other) | each_other(one, other) | moving(one, other) | contact(one, other)
-    lasting = {name: columns[name] for name in (*_LASTING_PAIR, *_EXTREME_PAIR)}
-    extreme = {name: columns[name] for name in _EXTREME_PAIR}
+    lasting = {name: columns[name] for name in (*LASTING_PAIR, *EXTREME_PAIR)}
+    extreme = {name: columns[name] for name in EXTREME_PAIR}
     return table(columns | _windows(lasting, extreme, tracks.fps))
 
 
@@ -222,15 +222,15 @@ def contact(one: Animal, other: Animal) -> Columns:
 
 
 # what is followed over time: columns of either animal, and of a pair
-_LASTING = (
+LASTING = (
     *("speed.center", "speed.nose", "speed.ahead", "acceleration", "turning", "turning.head", "nose.speed.ahead"),
     *("nose.speed.sideways", "length.nose.tail", "length.nose.center", "elongation", "bend", "bend.head", "stretching"),
 )
-_LASTING_PAIR = (
+LASTING_PAIR = (
     *(f"{role}.{name}" for role in ("agent", "target") for name in ("speed.center", "turning", "elongation", "bend")),
     *("pair.contact", "pair.contact.nose"),
 )
-_EXTREME_PAIR = (
+EXTREME_PAIR = (
     *("pair.distance.closest", "pair.distance.nose.nose", "pair.distance.nose.tail", "pair.distance.tail.nose"),
     *("pair.facing.agent", "pair.facing.target", "pair.parallel", "pair.approach", "pair.approach.agent", "pair.chase"),
 )

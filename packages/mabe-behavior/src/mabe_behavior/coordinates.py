@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from mabe_behavior import kinematics, rolling
 from mabe_behavior.actions import SELF
-from mabe_behavior.columns import Floats, Table, joined, table
+from mabe_behavior.columns import Floats, Table, joined
 from mabe_behavior.parts import STD7
 from mabe_behavior.pca import PCA
 from mabe_behavior.tracks import Tracks
@@ -51,8 +51,7 @@ def v4(tracks: Tracks, agent: str, target: str, pca: PCA) -> Table:
     raw = raw28(tracks, agent, target)
     component_TK = pca.transform(raw.x_TF)
     components = Table(tuple(f"component_{k + 1}" for k in range(COMPONENTS)), component_TK)
-    columns = dict(zip(raw.names, raw.x_TF.T, strict=True))
-    return joined([raw, components, table(rolling.named(columns, tracks.fps, [SECONDS], TEMPORAL))])
+    return joined([raw, components, rolling.named(raw, tracks.fps, [SECONDS], TEMPORAL)])
 
 
 def v6(tracks: Tracks, agent: str, target: str) -> Table:

@@ -10,13 +10,14 @@ Shapes: T frames, L landmarks, X is x and y in cm, E is ahead and to the right, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mabe_behavior import egocentric, kinematics, landmarks, rolling, shape, social
-from mabe_behavior.columns import Doubles, Table, table
+from mabe_behavior.columns import Doubles, Table, joined, table
 from mabe_behavior.kinematics import dot, length, unit
 from mabe_behavior.landmarks import LANDMARKS, Body
 from mabe_behavior.tracks import Tracks
@@ -61,8 +62,9 @@ def alone(tracks: Tracks, agent: str) -> Table:
     animal = Animal(tracks, agent)
     columns = {**motion(animal, "agent"), **posture(animal, "agent"), **own_places(animal, "agent")}
     columns["agent.seen"] = animal.seen_T
-    lasting = {name: columns[name] for name in (f"agent.{ending}" for ending in LASTING)}
-    return table(columns | _windows(lasting, lasting, tracks.fps) | straightness(animal, "agent"))
+    now = table(columns | straightness(animal, "agent"))
+    lasting = [f"agent.{ending}" for ending in LASTING]
+    return joined([now, *over_time(now, lasting, lasting, tracks.fps)])
 
 
 def pair(tracks: Tracks, agent: str, target: str) -> Table:
@@ -72,9 +74,8 @@ def pair(tracks: Tracks, agent: str, target: str) -> Table:
     for animal, role in ((one, "agent"), (other, "target")):
         columns |= motion(animal, role) | posture(animal, role)
     columns |= apart(one, other) | each_other(one, other) | moving(one, other) | contact(one, other)
-    lasting = {name: columns[name] for name in (*LASTING_PAIR, *EXTREME_PAIR)}
-    extreme = {name: columns[name] for name in EXTREME_PAIR}
-    return table(columns | _windows(lasting, extreme, tracks.fps))
+    now = table(columns)
+    return joined([now, *over_time(now, LASTING_PAIR, EXTREME_PAIR, tracks.fps)])
 
 
 def motion(animal: Animal, role: str) -> Columns:
@@ -226,20 +227,22 @@ LASTING = (
     *("speed.center", "speed.nose", "speed.ahead", "acceleration", "turning", "turning.head", "nose.speed.ahead"),
     *("nose.speed.sideways", "length.nose.tail", "length.nose.center", "elongation", "bend", "bend.head", "stretching"),
 )
-LASTING_PAIR = (
-    *(f"{role}.{name}" for role in ("agent", "target") for name in ("speed.center", "turning", "elongation", "bend")),
-    *("pair.contact", "pair.contact.nose"),
-)
 EXTREME_PAIR = (
     *("pair.distance.closest", "pair.distance.nose.nose", "pair.distance.nose.tail", "pair.distance.tail.nose"),
     *("pair.facing.agent", "pair.facing.target", "pair.parallel", "pair.approach", "pair.approach.agent", "pair.chase"),
 )
+LASTING_PAIR = (
+    *(f"{role}.{name}" for role in ("agent", "target") for name in ("speed.center", "turning", "elongation", "bend")),
+    *("pair.contact", "pair.contact.nose", *EXTREME_PAIR),
+)
 
 
-def _windows(lasting: Columns, extreme: Columns, fps: float) -> Columns:
+def over_time(now: Table, lasting: Sequence[str], extreme: Sequence[str], fps: float) -> list[Table]:
     """Means and deviations of some columns over every window, and extremes of some over one."""
-    found = rolling.named(lasting, fps, WINDOWS) | rolling.named(extreme, fps, [EXTREMES], ["min", "max"])
-    return dict(found)
+    return [
+        rolling.named(now.take(lasting), fps, WINDOWS),
+        rolling.named(now.take(extreme), fps, [EXTREMES], ["min", "max"]),
+    ]
 
 
 def _called(role: str, columns: Columns) -> Columns:

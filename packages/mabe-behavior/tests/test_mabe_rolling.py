@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mabe_behavior import rolling
@@ -37,6 +37,7 @@ def slow(x: list[float], width: int, statistic: str) -> list[float]:
     return found
 
 
+@settings(deadline=None)  # the first call compiles
 @given(
     st.integers(1, 25).flatmap(lambda n: st.lists(st.lists(VALUES, min_size=n, max_size=n), min_size=1, max_size=3)),
     st.lists(st.integers(0, 15).map(lambda half: 2 * half + 1), min_size=1, max_size=3),
@@ -59,6 +60,7 @@ def test_a_small_wobble_far_from_zero_and_late_in_a_long_recording_keeps_its_siz
     assert found[:, 1] == pytest.approx(1e-3, rel=0.02)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 99), st.integers(0, 10))
 def test_a_value_is_felt_in_its_window_and_nowhere_else(frame: int, half: int) -> None:
     x = np.random.default_rng(0).normal(size=(100, 1))

@@ -23,7 +23,7 @@ from statistics import median
 import numpy as np
 
 from mabe_behavior import coordinates, features, invariants, pca, rolling
-from mabe_behavior.columns import table
+from mabe_behavior.columns import Table, joined
 from mabe_behavior.parts import STD7
 from mabe_behavior.tracks import Tracks
 from shared_core.measured import load, processor, spread
@@ -35,18 +35,18 @@ Columns = dict[str, np.ndarray]
 def recording(frames: int, seed: int) -> Tracks:
     """Smooth random ways with noise, (T, 2, 7, 2), in pixels."""
     rng = np.random.default_rng(seed)
-    step = rolling.rolling(rng.normal(0, 6, (4, frames)), [15], ["mean"])[:, 0, 0].T.reshape(frames, 2, 1, 2)
+    step = rolling.mean(rng.normal(0, 6, (frames, 4)), FPS, 0.5).reshape(frames, 2, 1, 2)
     body = rng.normal(0, 30, (1, 2, len(STD7), 2))
     xy = 300 + np.cumsum(step, axis=0) + body + rng.normal(0, 1, (frames, 2, len(STD7), 2))
     xy[rng.random(xy.shape[:3]) < 0.02] = np.nan
     return Tracks(xy.astype(np.float32), ("mouse1", "mouse2"), STD7, FPS, 18.33)
 
 
-def pandas_statistics(columns: Columns, windows: dict[float, tuple[str, ...]]) -> np.ndarray:
+def pandas_statistics(given: Columns, windows: dict[float, tuple[str, ...]]) -> np.ndarray:
     """(T, F) of every column, window and statistic, centred and without regard to what is missing."""
     import pandas
 
-    frame, found = pandas.DataFrame(columns), {}
+    frame, found = pandas.DataFrame(given), {}
     for name in frame.columns:
         for seconds, statistics in windows.items():
             width = rolling.odd_frames(seconds, FPS)
@@ -61,6 +61,10 @@ def pandas_statistics(columns: Columns, windows: dict[float, tuple[str, ...]]) -
                 else:
                     found[f"{name}.{statistic}_{seconds}"] = getattr(rolled, statistic)()
     return pandas.DataFrame(found).to_numpy(np.float32)
+
+
+def columns(table: Table) -> Columns:
+    return dict(zip(table.names, table.x_TF.T, strict=True))
 
 
 def loop_statistics(x_TF: np.ndarray, windows: dict[float, tuple[str, ...]]) -> np.ndarray:
@@ -116,23 +120,19 @@ def v4_ways(tracks: Tracks) -> dict[str, Callable[[], np.ndarray]]:
 def pair_ways(tracks: Tracks) -> dict[str, Callable[[], np.ndarray]]:
     """Of the moving statistics, by name; each column's means and deviations come first, extremes after them."""
     whole = features.features(tracks, "mouse1", "mouse2", "pair")
-    lasting, extreme = (
-        {name: whole.column(name).copy() for name in names}
-        for names in ((*invariants.LASTING_PAIR, *invariants.EXTREME_PAIR), invariants.EXTREME_PAIR)
-    )
+    lasting, extreme = whole.take(invariants.LASTING_PAIR), whole.take(invariants.EXTREME_PAIR)
     means = dict.fromkeys(invariants.WINDOWS, ("mean", "std"))
     extremes = {invariants.EXTREMES: ("min", "max")}
-    lasting_TF, extreme_TF = (np.stack(list(one.values()), axis=1)[:SLOW_FRAMES] for one in (lasting, extreme))
 
     def ours() -> np.ndarray:
-        found = rolling.named(lasting, FPS, invariants.WINDOWS)
-        return table(found | rolling.named(extreme, FPS, [invariants.EXTREMES], ["min", "max"])).x_TF
+        return joined(invariants.over_time(whole, invariants.LASTING_PAIR, invariants.EXTREME_PAIR, FPS)).x_TF
 
     def by_pandas() -> np.ndarray:
-        parts = pandas_statistics(lasting, means), pandas_statistics(extreme, extremes)
+        parts = pandas_statistics(columns(lasting), means), pandas_statistics(columns(extreme), extremes)
         return np.concatenate(parts, axis=1)
 
     def by_loop() -> np.ndarray:
+        lasting_TF, extreme_TF = lasting.x_TF[:SLOW_FRAMES], extreme.x_TF[:SLOW_FRAMES]
         return np.concatenate((loop_statistics(lasting_TF, means), loop_statistics(extreme_TF, extremes)), axis=1)
 
     return {"ours": ours, "pandas": by_pandas, "a loop in every window": by_loop}

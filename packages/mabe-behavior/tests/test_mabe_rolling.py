@@ -56,8 +56,8 @@ def test_a_small_wobble_far_from_zero_and_late_in_a_long_recording_keeps_its_siz
     x = 50 + 1e-3 * np.where(np.arange(500_000) % 2, 1.0, -1.0)
     x[:1000] = 0  # so that the mean of all is not the mean of the rest
     found = rolling.rolling(x[:, None], [31], ["mean", "std"])[2000:, 0, :, 0]
-    assert found[:, 0] == pytest.approx(50, abs=2e-4)
-    assert found[:, 1] == pytest.approx(1e-3, rel=0.02)
+    assert np.abs(found[:, 0] - 50).max() < 2e-4
+    assert np.abs(found[:, 1] - 1e-3).max() < 2e-5
 
 
 @settings(deadline=None)

@@ -189,7 +189,7 @@ def moving(one: Animal, other: Animal) -> Columns:
     a, t = one.body.at("center"), other.body.at("center")
     a_v, t_v = one.velocity("center"), other.velocity("center")
     nose, nose_v = one.body.at("nose"), one.velocity("nose")
-    to_right = egocentric.Frame(a, one.frame.ahead_TX).places(t[:, None])[:, 0, 1]
+    to_right = one.frame.places(t[:, None])[:, 0, 1]
     found = {
         "approach": social.approach(a_v, t_v, a, t),
         "approach.agent": social.toward(a_v, a, t),

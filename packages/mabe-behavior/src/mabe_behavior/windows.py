@@ -17,7 +17,7 @@ from numba import njit
 
 from mabe_behavior.columns import Doubles, Floats
 
-_OPTIONS = {"nogil": True, "error_model": "numpy"}
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 
 
 def compiled(function: Callable[..., Any]) -> Any:

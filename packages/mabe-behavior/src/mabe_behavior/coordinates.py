@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from mabe_behavior import kinematics, rolling
 from mabe_behavior.actions import SELF
 from mabe_behavior.columns import Floats, Table, joined
+from mabe_behavior.landmarks import place
 from mabe_behavior.parts import STD7
 from mabe_behavior.pca import PCA
 from mabe_behavior.tracks import Tracks
@@ -72,10 +73,14 @@ def _by_role(tracks: Tracks, agent: str, target: str, roles: tuple[str, ...], pa
     """(T, A, P, 2) in cm: agent, target, and the others in the order of the tracks."""
     others = [animal for animal in tracks.animals if animal not in (agent, target)]
     wanted = [agent, target, *others][: len(roles)]
-    there = [role for role, animal in enumerate(wanted) if animal != SELF]
-    chosen = tracks.of_animals([wanted[role] for role in there]).of_parts(parts)
     found = np.full((len(tracks), len(roles), len(parts), 2), np.nan, np.float32)
-    found[:, there] = chosen.cm_TAPX
+    for role, animal in enumerate(wanted):
+        if animal == SELF:
+            continue
+        xy_TPX = tracks.xy_TAPX[:, place(tracks, animal)]
+        for p, part in enumerate(parts):
+            if part in tracks.parts:
+                np.divide(xy_TPX[:, tracks.parts.index(part)], tracks.pixels_per_cm, out=found[:, role, p])
     return found
 
 

@@ -33,7 +33,7 @@ class Frame:
     def vectors(self, vector_TNX: ArrayLike) -> Doubles:
         """(T, N, E) of what has no place, such as a velocity."""
         ahead = self.ahead_TX[:, None]
-        return np.stack((dot(ahead, vector_TNX), cross(ahead, vector_TNX)), axis=-1)
+        return np.stack((dot(ahead, vector_TNX).T, cross(ahead, vector_TNX).T)).T
 
 
 def frame(body: Body) -> Frame:

@@ -34,7 +34,6 @@ class Animal:
     def __init__(self, tracks: Tracks, name: str) -> None:
         self.fps = tracks.fps
         self.body: Body = landmarks.body(tracks, name)
-        self.seen_T = tracks.of_animals([name]).seen_TAP[:, 0].mean(axis=1)
 
     @cached_property
     def velocity_TLX(self) -> Doubles:
@@ -61,7 +60,7 @@ def alone(tracks: Tracks, agent: str) -> Table:
     """(T, F) what one animal does."""
     animal = Animal(tracks, agent)
     columns = {**motion(animal, "agent"), **posture(animal, "agent"), **own_places(animal, "agent")}
-    columns["agent.seen"] = animal.seen_T
+    columns["agent.seen"] = animal.body.seen_T
     now = table(columns | straightness(animal, "agent"))
     lasting = [f"agent.{ending}" for ending in LASTING]
     return joined([now, *over_time(now, lasting, lasting, tracks.fps)])
@@ -105,13 +104,14 @@ def posture(animal: Animal, role: str) -> Columns:
     body = animal.body
     between = dict(zip(shape.pairs(LANDMARKS), shape.distances(body.xy_TLX).T, strict=True))
     front, rear = body.at("neck") - body.at("center"), body.at("center") - body.at("tail")
-    outline = (body.at("nose"), body.ears_TSX[:, 1], body.hips_TSX[:, 1], body.at("tail"), body.hips_TSX[:, 0])
+    (left_ear, right_ear), (left_hip, right_hip) = (sides.swapaxes(0, 1) for sides in (body.ears_TSX, body.hips_TSX))
+    outline = landmarks.beside([body.at("nose"), right_ear, right_hip, body.at("tail"), left_hip, left_ear])
     length_T = between["nose", "tail"]
     found = {f"length.{one}.{other}": distance for (one, other), distance in between.items()}
     found |= {
-        "width.ears": length(body.ears_TSX[:, 0] - body.ears_TSX[:, 1]),
-        "width.hips": length(body.hips_TSX[:, 0] - body.hips_TSX[:, 1]),
-        "area": shape.area(np.stack((*outline, body.ears_TSX[:, 0]), axis=1)),
+        "width.ears": length(left_ear - right_ear),
+        "width.hips": length(left_hip - right_hip),
+        "area": shape.area(outline),
         "elongation": shape.elongation(body.parts_TPX),
         "bend": np.abs(shape.angle(rear, front)),
         "bend.head": np.abs(shape.angle(body.axis_TX, body.head_TX)),

@@ -43,10 +43,10 @@ def derivative(x_TN: ArrayLike, fps: float, order: int = 1, seconds: float = SEC
         return np.full(x.shape, np.nan)
     kernel_WW = _kernels(width, min(degree, width - 1), order) * fps**order
     half = width // 2
-    found = np.asarray(ndimage.correlate1d(x, kernel_WW[half], axis=0, mode="nearest"))
-    flat, ends = found.reshape(len(x), -1), x.reshape(len(x), -1)
-    flat[:half] = _applied(kernel_WW[:half], ends[:width])
-    flat[len(x) - half :] = _applied(kernel_WW[half + 1 :], ends[len(x) - width :])
+    found = np.empty_like(x)
+    ndimage.correlate1d(x, kernel_WW[half], axis=0, output=found, mode="nearest")
+    found[:half] = _applied(kernel_WW[:half], x[:width])
+    found[len(x) - half :] = _applied(kernel_WW[half + 1 :], x[len(x) - width :])
     return found
 
 
@@ -104,7 +104,7 @@ def unit(vector_NX: ArrayLike) -> Doubles:
     """Of length 1; missing for a vector of length 0."""
     x = np.asarray(vector_NX, np.float64)
     size = length(x)[..., None]
-    return np.divide(x, size, out=np.full(x.shape, np.nan), where=size > 0)
+    return np.divide(x, size, out=np.full_like(x, np.nan), where=size > 0)
 
 
 def dot(a_NX: ArrayLike, b_NX: ArrayLike) -> Doubles:
@@ -127,4 +127,4 @@ def _kernels(width: int, degree: int, order: int) -> Doubles:
 
 
 def _applied(kernel_KW: Doubles, x_WN: Doubles) -> Doubles:
-    return np.einsum("kw,wn->kn", kernel_KW, x_WN)
+    return np.einsum("kw,w...->k...", kernel_KW, x_WN)

@@ -3,11 +3,15 @@
 Laboratories track from four to eighteen parts. What stands for a place is settled for a whole recording, from which
 parts it has at all, so that a feature does not jump where one part is missed for a few frames.
 
-Shapes: T frames, L landmarks, X is x and y in cm, y downwards; S is left and right.
+Arrays are in Fortran's order: each coordinate of each point is in one piece of memory, frame after frame. What is
+computed of them keeps that order, and is faster for it.
+
+Shapes: T frames, L landmarks, P parts, X is x and y in cm, y downwards; S is left and right.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +43,7 @@ class Body:
     ears_TSX: Doubles
     hips_TSX: Doubles
     parts_TPX: Doubles  # whatever is tracked of the trunk and head: no tail beyond its base
+    seen_T: Doubles  # the share of all tracked parts that is seen
 
     def __len__(self) -> int:
         return len(self.xy_TLX)
@@ -63,14 +68,15 @@ def body(tracks: Tracks, animal: str) -> Body:
 
     Raises ValueError for an animal that is not in the tracks.
     """
-    cm_TPX = tracks.of_animals([animal]).cm_TAPX[:, 0].astype(np.float64)
+    xy_TPX = tracks.xy_TAPX[:, place(tracks, animal)]
+    cm_TPX = np.asarray(xy_TPX, np.float64, order="F") / tracks.pixels_per_cm
     seen = {part: p for p, part in enumerate(tracks.parts) if np.isfinite(cm_TPX[:, p, 0]).any()}
 
     def one(choices: tuple[tuple[str, ...], ...]) -> Doubles:
         for parts in choices:
             if all(part in seen for part in parts):
-                return cm_TPX[:, [seen[part] for part in parts]].mean(axis=1)
-        return np.full((len(tracks), 2), np.nan)
+                return sum(cm_TPX[:, seen[part]] for part in parts) / len(parts)
+        return np.full((len(tracks), 2), np.nan, order="F")
 
     def sides(choices: tuple[tuple[str, str], ...]) -> Doubles:
         pair = next((pair for pair in choices if set(pair) <= set(seen)), choices[0])
@@ -78,8 +84,21 @@ def body(tracks: Tracks, animal: str) -> Body:
 
     trunk = [p for part, p in seen.items() if not part.startswith(("tail_mid", "tail_tip", "headpiece"))]
     return Body(
-        xy_TLX=np.stack([one(_NOSE), one(_NECK), one(_CENTER), one(_TAIL)], axis=1),
+        xy_TLX=beside([one(_NOSE), one(_NECK), one(_CENTER), one(_TAIL)]),
         ears_TSX=sides((("ear_left", "ear_right"),)),
         hips_TSX=sides(_HIPS),
-        parts_TPX=cm_TPX[:, trunk] if trunk else np.full((len(tracks), 1, 2), np.nan),
+        parts_TPX=beside([cm_TPX[:, p] for p in trunk] or [one(())]),
+        seen_T=np.isfinite(cm_TPX[..., 0]).mean(axis=1),
     )
+
+
+def place(tracks: Tracks, animal: str) -> int:
+    """Which of the tracks' animals it is. Raises ValueError for one that is not there."""
+    if animal not in tracks.animals:
+        raise ValueError(f"animals: no {animal}; there are {', '.join(tracks.animals)}")
+    return tracks.animals.index(animal)
+
+
+def beside(points: Sequence[Doubles]) -> Doubles:
+    """(T, L, X) of points (T, X), in Fortran's order."""
+    return np.stack([point.T for point in points], axis=1).T

@@ -33,16 +33,16 @@ class PCA:
 
     def transform(self, x_NF: ArrayLike) -> Floats:
         """(N, K). Raises ValueError for another number of columns than was fitted."""
-        x = np.asarray(x_NF, np.float64)
+        x = np.asarray(x_NF, np.float32)
         if x.ndim != 2 or x.shape[1] != len(self.mean_F):
             raise ValueError(f"pca: shape {x.shape}; was fitted to {len(self.mean_F)} columns")
         seen = np.isfinite(x)
-        found = np.where(seen, x - self.mean_F, 0) @ self.directions_KF.T
-        if self.whiten:
-            deviation = np.sqrt(self.variance_K)
-            found /= np.where(deviation > 0, deviation, 1)
+        away = np.where(seen, x - self.mean_F.astype(np.float32), np.float32(0))
+        deviation = np.sqrt(self.variance_K) if self.whiten else np.ones(len(self.variance_K))
+        scale_K = 1 / np.where(deviation > 0, deviation, 1)
+        found = away @ (self.directions_KF.T * scale_K).astype(np.float32)
         found[~seen.any(axis=1)] = np.nan
-        return found.astype(np.float32)
+        return found
 
     def state(self) -> dict[str, NDArray]:
         """Arrays from which `of_state` makes it again."""

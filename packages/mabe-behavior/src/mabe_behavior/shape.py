@@ -24,8 +24,7 @@ def pairs(names: tuple[str, ...]) -> list[tuple[str, str]]:
 def distances(xy_TPX: ArrayLike) -> Doubles:
     """(T, Q) between all pairs of points."""
     xy = np.asarray(xy_TPX, np.float64)
-    first, second = np.triu_indices(xy.shape[1], 1)
-    return length(xy[:, first] - xy[:, second])
+    return np.stack([length(xy[:, one] - xy[:, other]) for one, other in combinations(range(xy.shape[1]), 2)]).T
 
 
 def angle(from_TX: ArrayLike, to_TX: ArrayLike) -> Doubles:

@@ -29,6 +29,18 @@ def compiled(function: Callable[..., Any]) -> Any:
 
 
 @compiled
+def add(x_F: Floats, shift_F: Doubles, sign: float, count_F: Doubles, sum_F: Doubles, square_F: Doubles) -> None:
+    """A frame enters the sums, or leaves them with the sign -1; missing values do neither."""
+    for f in range(len(x_F)):
+        value = x_F[f] - shift_F[f]
+        seen = abs(value) < np.inf
+        value = value if seen else 0.0
+        count_F[f] += sign if seen else 0.0
+        sum_F[f] += sign * value
+        square_F[f] += sign * value * value
+
+
+@compiled
 def moments(x_TF: Floats, shift_F: Doubles, first: int, stop: int, out_TKF: Floats, mean: int, std: int) -> None:
     """Means into out[:, mean] and standard deviations into out[:, std], unless that is below 0.
 
@@ -38,25 +50,23 @@ def moments(x_TF: Floats, shift_F: Doubles, first: int, stop: int, out_TKF: Floa
     """
     frames, columns = x_TF.shape
     count_F, sum_F, square_F = np.zeros(columns), np.zeros(columns), np.zeros(columns)
+    mean_F = np.zeros(columns)
     for t in range(min(0, 1 - stop), frames):
-        for frame, sign in ((t + stop - 1, 1.0), (t + first - 1, -1.0)):
-            if 0 <= frame < frames:
-                for f in range(columns):
-                    seen = sign if math.isfinite(x_TF[frame, f]) else 0.0
-                    value = x_TF[frame, f] - shift_F[f] if seen != 0.0 else 0.0
-                    count_F[f] += seen
-                    sum_F[f] += seen * value
-                    square_F[f] += seen * value * value
+        if 0 <= t + stop - 1 < frames:
+            add(x_TF[t + stop - 1], shift_F, 1.0, count_F, sum_F, square_F)
+        if 0 <= t + first - 1 < frames:
+            add(x_TF[t + first - 1], shift_F, -1.0, count_F, sum_F, square_F)
         if t < 0:
             continue
+        found_F = out_TKF[t, mean]
         for f in range(columns):
-            share = 1.0 / count_F[f] if count_F[f] > 0.0 else math.nan
-            out_TKF[t, mean, f] = sum_F[f] * share + shift_F[f]
+            mean_F[f] = sum_F[f] / count_F[f] if count_F[f] > 0.5 else np.nan
+            found_F[f] = mean_F[f] + shift_F[f]
         if std >= 0:
+            found_F = out_TKF[t, std]
             for f in range(columns):
-                share = 1.0 / count_F[f] if count_F[f] > 0.0 else math.nan
-                variance = square_F[f] * share - (sum_F[f] * share) ** 2
-                out_TKF[t, std, f] = math.sqrt(variance) if not variance < 0.0 else 0.0
+                variance = square_F[f] / count_F[f] - mean_F[f] * mean_F[f]
+                found_F[f] = math.sqrt(np.float32(max(variance, 0.0))) if count_F[f] > 0.5 else np.nan
 
 
 @compiled

@@ -104,9 +104,7 @@ def _recording(name: str, group: str, sequence: Any, where: str) -> Recording:
         raise UserError(f"{where}: has no array `keypoints` ({error})") from error
     if keypoints.ndim != 4 or keypoints.shape[1:] != (2, 2, len(PARTS)):
         hint = "; this looks like MABe22, --source mabe22" if keypoints.shape[-1:] == (2,) else ""
-        raise UserError(
-            f"{where}: keypoints of shape {keypoints.shape}; must be (frames, 2 mice, x and y, 7 parts){hint}"
-        )
+        raise UserError(f"{where}: keypoints of shape {keypoints.shape}; must be (frames, 2 mice, x and y, 7 parts){hint}")
     scores = sequence.get("scores")
     tracks = Tracks(
         keypoints.transpose(0, 1, 3, 2),

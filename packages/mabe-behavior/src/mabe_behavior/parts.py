@@ -12,10 +12,7 @@ MIDDLE = (
 )
 SIDES = ("ear", "shoulder", "lateral", "hip", "forepaw", "hindpaw")
 HEADPIECE = tuple(
-    f"headpiece_{level}{end}{side}"
-    for level in ("bottom", "top")
-    for end in ("back", "front")
-    for side in ("left", "right")
+    f"headpiece_{level}{end}{side}" for level in ("bottom", "top") for end in ("back", "front") for side in ("left", "right")
 )
 PARTS = (*MIDDLE, *(f"{part}_{side}" for part in SIDES for side in ("left", "right")), *HEADPIECE)
 # what others call them, without side and in lower case

@@ -114,7 +114,9 @@ class Tracks:
         return replace(
             self,
             xy_TAPX=_between(self.xy_TAPX, below, above, share),
-            confidence_TAP=None if self.confidence_TAP is None else _between(self.confidence_TAP, below, above, share),
+            confidence_TAP=None
+            if self.confidence_TAP is None
+            else _between(self.confidence_TAP, below, above, share),
             fps=fps,
         )
 

@@ -62,7 +62,7 @@ def alone(tracks: Tracks, agent: str) -> Table:
     columns = {**motion(animal, "agent"), **posture(animal, "agent"), **own_places(animal, "agent")}
     columns["agent.seen"] = animal.body.seen_T
     now = table(columns | straightness(animal, "agent"))
-    lasting = [f"agent.{ending}" for ending in LASTING]
+    lasting = [f"agent.{ending}" for ending in LASTING_ALONE]
     return joined([now, *over_time(now, lasting, lasting, tracks.fps)])
 
 
@@ -72,7 +72,8 @@ def pair(tracks: Tracks, agent: str, target: str) -> Table:
     columns: Columns = {}
     for animal, role in ((one, "agent"), (other, "target")):
         columns |= motion(animal, role) | posture(animal, role)
-    columns |= apart(one, other) | each_other(one, other) | moving(one, other) | contact(one, other)
+    columns |= apart(one, other) | each_other(one, other) | moving(one, other)
+    columns |= contact(columns, tracks.fps)
     now = table(columns)
     return joined([now, *over_time(now, LASTING_PAIR, EXTREME_PAIR, tracks.fps)])
 
@@ -137,7 +138,7 @@ def own_places(animal: Animal, role: str) -> Columns:
 
 
 def straightness(animal: Animal, role: str) -> Columns:
-    """Distance made good per distance run, 0 to 1, and the speed made good, over each window."""
+    """Distance made good per distance run, from 0 to 1, and the speed made good, over each window."""
     found: Columns = {}
     velocity = animal.velocity("center")
     known = np.column_stack((velocity, length(velocity)))
@@ -207,23 +208,18 @@ def moving(one: Animal, other: Animal) -> Columns:
     return _called("pair", found)
 
 
-def contact(one: Animal, other: Animal) -> Columns:
-    """Touch, of which kind, and how long ago."""
-    a, t = one.body, other.body
-    touches = {
-        "contact": social.closest(a.parts_TPX, t.parts_TPX),
-        "contact.nose": social.closest(a.xy_TLX[:, :1], t.parts_TPX),
-        "contact.nose.nose": length(a.at("nose") - t.at("nose")),
-        "contact.nose.tail": length(a.at("nose") - t.at("tail")),
-    }
-    found = {name: social.touching(distance) for name, distance in touches.items()}
+def contact(columns: Columns, fps: float) -> Columns:
+    """Touch, of which kind, and how long ago, out of the distances of `apart`."""
+    touches = {"contact": "closest", "contact.nose": "nose.closest"}
+    touches |= {"contact.nose.nose": "nose.nose", "contact.nose.tail": "nose.tail"}
+    found = {name: social.touching(columns[f"pair.distance.{distance}"]) for name, distance in touches.items()}
     for name in ("contact", "contact.nose"):
-        found[f"since.{name}"] = social.since(found[name] == 1, one.fps, MEMORY)
+        found[f"since.{name}"] = social.since(found[name] == 1, fps, MEMORY)
     return _called("pair", found)
 
 
 # what is followed over time: columns of either animal, and of a pair
-LASTING = (
+LASTING_ALONE = (
     *("speed.center", "speed.nose", "speed.ahead", "acceleration", "turning", "turning.head", "nose.speed.ahead"),
     *("nose.speed.sideways", "length.nose.tail", "length.nose.center", "elongation", "bend", "bend.head", "stretching"),
 )

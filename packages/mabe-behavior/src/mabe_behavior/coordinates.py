@@ -58,8 +58,11 @@ def v4(tracks: Tracks, agent: str, target: str, pca: PCA) -> Table:
 def v6(tracks: Tracks, agent: str, target: str) -> Table:
     """(T, 288); of more than four animals, those beyond agent, target and two others are left out."""
     cm_TAPX = _by_role(tracks, agent, target, ROLES, PARTS18)
-    speed = kinematics.speed(cm_TAPX, tracks.fps)
-    change = kinematics.length(kinematics.acceleration(cm_TAPX, tracks.fps))
+    tracked_AP = np.isfinite(cm_TAPX[..., 0]).any(axis=0)  # most laboratories have two animals and seven parts
+    tracked_TNX = np.asarray(cm_TAPX[:, tracked_AP], np.float64, order="F")
+    speed, change = (np.full(cm_TAPX.shape[:3], np.nan, np.float32) for _ in range(2))
+    speed[:, tracked_AP] = kinematics.speed(tracked_TNX, tracks.fps)
+    change[:, tracked_AP] = kinematics.length(kinematics.acceleration(tracked_TNX, tracks.fps))
     names = (
         *_names(ROLES, PARTS18, ("x", "y")),
         *_names(ROLES, PARTS18, ("speed",)),

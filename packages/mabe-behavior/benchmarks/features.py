@@ -22,8 +22,8 @@ from statistics import median
 
 import numpy as np
 
-from mabe_behavior import coordinates, features, invariants, pca, rolling
-from mabe_behavior.columns import Table, joined
+from mabe_behavior.features import coordinates, invariants, pca, rolling, sets
+from mabe_behavior.features.columns import Table, joined
 from mabe_behavior.parts import STD7
 from mabe_behavior.tracks import Tracks
 from shared_core.measured import load, processor, spread
@@ -111,7 +111,7 @@ def v4_ways(tracks: Tracks) -> dict[str, Callable[[], np.ndarray]]:
         return np.concatenate((x, components.astype(np.float32), loop_statistics(x, windows)), axis=1)
 
     return {
-        "ours": lambda: features.features(tracks, "mouse1", "mouse2", "v4", fitted).x_TF,
+        "ours": lambda: sets.features(tracks, "mouse1", "mouse2", "v4", fitted).x_TF,
         "pandas": by_pandas,
         "a loop in every window": by_loop,
     }
@@ -119,7 +119,7 @@ def v4_ways(tracks: Tracks) -> dict[str, Callable[[], np.ndarray]]:
 
 def pair_ways(tracks: Tracks) -> dict[str, Callable[[], np.ndarray]]:
     """Of the moving statistics, by name; each column's means and deviations come first, extremes after them."""
-    whole = features.features(tracks, "mouse1", "mouse2", "pair")
+    whole = sets.features(tracks, "mouse1", "mouse2", "pair")
     lasting, extreme = whole.take(invariants.LASTING_PAIR), whole.take(invariants.EXTREME_PAIR)
     means = dict.fromkeys(invariants.WINDOWS, ("mean", "std"))
     extremes = {invariants.EXTREMES: ("min", "max")}
@@ -142,8 +142,7 @@ def set_ways(tracks: Tracks) -> dict[str, Callable[[], np.ndarray]]:
     """Each of our sets."""
     fitted = pca.fit([coordinates.raw28(tracks, "mouse1", "mouse2").x_TF], coordinates.COMPONENTS)
     return {
-        name: (lambda name=name: features.features(tracks, "mouse1", "mouse2", name, fitted).x_TF)
-        for name in features.SETS
+        name: (lambda name=name: sets.features(tracks, "mouse1", "mouse2", name, fitted).x_TF) for name in sets.SETS
     }
 
 

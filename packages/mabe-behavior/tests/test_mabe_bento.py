@@ -7,8 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mabe_behavior import bento
 from mabe_behavior.bouts import Bouts
+from mabe_behavior.formats import bento
 from shared_core.errors import UserError
 
 HEAD = """Bento annotation file

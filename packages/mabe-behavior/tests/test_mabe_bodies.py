@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mabe_behavior import bodies, mice
-from mabe_behavior.arenas import Arena
-from mabe_behavior.intentions import Temperament
-from mabe_behavior.motion import INTENTIONS, RATE, Motion, moved
 from mabe_behavior.parts import PARTS, mirrored
+from mabe_behavior.simulation import bodies, mice
+from mabe_behavior.simulation.arenas import Arena
+from mabe_behavior.simulation.intentions import Temperament
+from mabe_behavior.simulation.motion import INTENTIONS, RATE, Motion, moved
 
 
 def standing(heading: float = 0.0, frames: int = 4, animals: int = 1, **state: float) -> Motion:

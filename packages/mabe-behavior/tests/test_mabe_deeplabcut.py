@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mabe_behavior import deeplabcut
-from mabe_behavior.camera import Camera
+from mabe_behavior.formats import deeplabcut
+from mabe_behavior.formats.camera import Camera
 from shared_core.errors import UserError
 
 CAMERA = Camera(25.0, 10.0)

@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mabe_behavior import coordinates, features, invariants, pca
-from mabe_behavior.columns import Table, joined, table
+from mabe_behavior.features import coordinates, invariants, pca, sets
+from mabe_behavior.features.columns import Table, joined, table
+from mabe_behavior.features.pca import PCA
 from mabe_behavior.parts import STD7, mirrored
-from mabe_behavior.pca import PCA
 from mabe_behavior.tracks import Tracks
 
 INVARIANT = ("alone", "pair")
@@ -46,7 +46,7 @@ def fitted(tracks: Tracks) -> PCA:
 
 
 def made(tracks: Tracks, name: str) -> Table:
-    return features.features(tracks, "mouse1", "mouse2", name, fitted(mice()) if name == "v4" else None)
+    return sets.features(tracks, "mouse1", "mouse2", name, fitted(mice()) if name == "v4" else None)
 
 
 def moved(tracks: Tracks, matrix: np.ndarray, shift: np.ndarray) -> Tracks:
@@ -62,16 +62,16 @@ def differing(one: Table, other: Table, within: float, inner: slice = slice(None
     return [name for name, differs in zip(one.names, apart, strict=True) if differs]
 
 
-@pytest.mark.parametrize("name", features.SETS)
+@pytest.mark.parametrize("name", sets.SETS)
 def test_sets_have_as_many_columns_as_they_say_each_with_its_name(name: str) -> None:
     found = made(mice(), name)
-    assert found.x_TF.shape == (360, features.WIDTHS[name]) and found.x_TF.dtype == np.float32
-    assert len(set(found.names)) == len(found.names) == features.WIDTHS[name]
+    assert found.x_TF.shape == (360, sets.WIDTHS[name]) and found.x_TF.dtype == np.float32
+    assert len(set(found.names)) == len(found.names) == sets.WIDTHS[name]
     assert found.x_TF.flags.c_contiguous
     if name in INVARIANT:
         assert np.isfinite(found.x_TF).all()
         assert (found.x_TF.std(axis=0) > 0).mean() > 0.97  # nearly none says nothing
-    assert name in features.__doc__ and str(features.WIDTHS[name]) in features.__doc__
+    assert name in sets.__doc__ and str(sets.WIDTHS[name]) in sets.__doc__
 
 
 @pytest.mark.parametrize("name", INVARIANT)
@@ -137,14 +137,14 @@ def test_speeds_are_those_of_one_part_each() -> None:
 
 def test_roles_are_who_they_are_said_to_be() -> None:
     tracks = mice()
-    one, other = made(tracks, "pair"), features.features(tracks, "mouse2", "mouse1", "pair")
+    one, other = made(tracks, "pair"), sets.features(tracks, "mouse2", "mouse1", "pair")
     assert np.array_equal(one.column("agent.speed.nose"), other.column("target.speed.nose"))
     assert np.array_equal(one.column("pair.facing.agent"), other.column("pair.facing.target"))
     assert one.column("pair.chase") == pytest.approx(other.column("pair.chased"), abs=1e-5)
-    raw, back = made(tracks, "raw28"), features.features(tracks, "mouse2", "mouse1", "raw28")
+    raw, back = made(tracks, "raw28"), sets.features(tracks, "mouse2", "mouse1", "raw28")
     assert np.array_equal(raw.x_TF[:, :14], back.x_TF[:, 14:]) and raw.names[0] == "agent.nose.x"
     assert raw.column("target.neck.y") == pytest.approx(tracks.cm_TAPX[:, 1, STD7.index("neck"), 1])
-    own = features.features(tracks, "mouse2", "self", "raw28").x_TF
+    own = sets.features(tracks, "mouse2", "self", "raw28").x_TF
     assert np.array_equal(own[:, :14], back.x_TF[:, :14]) and np.isnan(own[:, 14:]).all()
 
 
@@ -165,7 +165,7 @@ def test_a_mouse_that_runs_straight_at_another_approaches_it() -> None:
     assert (found.column("pair.chase") < 0.5).all() and found.column("pair.parallel") == pytest.approx(1)
 
 
-@pytest.mark.parametrize("name", features.SETS)
+@pytest.mark.parametrize("name", sets.SETS)
 @pytest.mark.parametrize("part", ["nose", "hip_left", "tail_base"])
 def test_what_is_missing_is_missing_for_the_windows_that_see_it(name: str, part: str) -> None:
     tracks, frame = mice(), 180
@@ -189,7 +189,7 @@ def test_what_is_missing_is_missing_for_the_windows_that_see_it(name: str, part:
     assert changed.any()
 
 
-@pytest.mark.parametrize("name", features.SETS)
+@pytest.mark.parametrize("name", sets.SETS)
 def test_laboratories_with_few_parts_or_none_seen_are_served(name: str) -> None:
     few = mice(parts=("ear_left", "ear_right", "head", "tail_base"))
     with warnings.catch_warnings():
@@ -203,24 +203,24 @@ def test_laboratories_with_few_parts_or_none_seen_are_served(name: str) -> None:
         }
         for frames in (0, 1, 2, 5):
             short = replace(mice(), xy_TAPX=mice().xy_TAPX[:frames])
-            assert made(short, name).x_TF.shape == (frames, features.WIDTHS[name])
+            assert made(short, name).x_TF.shape == (frames, sets.WIDTHS[name])
 
 
 def test_what_cannot_be_made_is_said() -> None:
     tracks = mice(seconds=1)
     with pytest.raises(ValueError, match="'v5'; must be one of raw28, v4, v6, alone, pair"):
-        features.features(tracks, "mouse1", "mouse2", "v5")
+        sets.features(tracks, "mouse1", "mouse2", "v5")
     with pytest.raises(ValueError, match="v4 needs a PCA"):
-        features.features(tracks, "mouse1", "mouse2", "v4")
+        sets.features(tracks, "mouse1", "mouse2", "v4")
     with pytest.raises(ValueError, match="2 components; the set v4 takes 16"):
         raw = coordinates.raw28(tracks, "mouse1", "mouse2")
         coordinates.v4(tracks, "mouse1", "mouse2", pca.fit([raw.x_TF], 2))
     with pytest.raises(ValueError, match="pair needs a target"):
-        features.features(tracks, "mouse1", "self", "pair")
+        sets.features(tracks, "mouse1", "self", "pair")
     with pytest.raises(ValueError, match="target: mouse1, as the agent"):
-        features.features(tracks, "mouse1", "mouse1", "raw28")
+        sets.features(tracks, "mouse1", "mouse1", "raw28")
     with pytest.raises(ValueError, match="animals: no mouse3"):
-        features.features(tracks, "mouse1", "mouse3", "raw28")
+        sets.features(tracks, "mouse1", "mouse3", "raw28")
 
 
 @pytest.mark.parametrize("steps", [0, 1, 1023, 1024, 3000])

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.decomposition import PCA as Reference
 
-from mabe_behavior import pca, scaling
+from mabe_behavior.features import pca, scaling
 
 SHAPE = np.diag([5.0, 3.0, 1.0, 0.2]) @ np.linalg.qr(np.random.default_rng(1).normal(size=(4, 4)))[0]
 

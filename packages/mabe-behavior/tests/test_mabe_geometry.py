@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from mabe_behavior import egocentric, landmarks, shape, social
-from mabe_behavior.kinematics import derivative, length
+from mabe_behavior.features import egocentric, landmarks, shape, social
+from mabe_behavior.features.kinematics import derivative, length
 from mabe_behavior.tracks import Tracks
 
 STD7 = ("nose", "ear_left", "ear_right", "neck", "hip_left", "hip_right", "tail_base")

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mabe_behavior import kaggle, videos
 from mabe_behavior.actions import Behaviour
+from mabe_behavior.formats import kaggle, videos
 from shared_core.errors import UserError
 
 RNG = np.random.default_rng(0)

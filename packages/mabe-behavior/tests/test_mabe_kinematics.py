@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mabe_behavior import kinematics
-from mabe_behavior.kinematics import cross, length
+from mabe_behavior.features import kinematics
+from mabe_behavior.features.kinematics import cross, length
 
 
 def times(fps: float, seconds: float = 4.0) -> np.ndarray:

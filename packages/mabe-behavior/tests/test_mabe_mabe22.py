@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mabe_behavior import mabe22
+from mabe_behavior.formats import mabe22
 from shared_core.errors import UserError
 
 RNG = np.random.default_rng(0)

@@ -97,9 +97,7 @@ def naive(truth: list[Row], predicted: list[Row], lab_of: dict[str, str], looked
             one[k] += count
     labs = []
     for of_lab in counts.values():
-        labs.append(
-            np.mean([2 * tp / (2 * tp + fn + fp) if tp + fn + fp else 0.0 for tp, fn, fp in of_lab.values()])
-        )
+        labs.append(np.mean([2 * tp / (2 * tp + fn + fp) if tp + fn + fp else 0.0 for tp, fn, fp in of_lab.values()]))
     return float(np.mean(labs))
 
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mabe_behavior import rolling
-from mabe_behavior.columns import table
+from mabe_behavior.features import rolling
+from mabe_behavior.features.columns import table
 
 VALUES = st.one_of(st.floats(-1e3, 1e3, width=32), st.just(math.nan), st.sampled_from([0.0, 500.0]))
 
@@ -104,7 +104,7 @@ def test_they_are_computed_where_numba_can_write_nothing() -> None:
     """As in a container whose file system is read-only."""
     code = (
         "from numba.core import caching; caching.CacheImpl._locator_classes = []\n"
-        "from mabe_behavior import rolling; assert rolling.rolling([[1.0], [3.0]], [3], ['mean'])[0, 0, 0, 0] == 2"
+        "from mabe_behavior.features import rolling; assert rolling.rolling([[1.0], [3.0]], [3], ['mean'])[0, 0, 0, 0] == 2"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

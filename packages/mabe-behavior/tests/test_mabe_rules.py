@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mabe_behavior import bodies, rules
 from mabe_behavior.actions import Behaviour
-from mabe_behavior.arenas import Arena
 from mabe_behavior.bouts import runs
-from mabe_behavior.intentions import Temperament
-from mabe_behavior.motion import RATE, Motion, moved
-from mabe_behavior.rules import Rules
+from mabe_behavior.simulation import bodies, rules
+from mabe_behavior.simulation.arenas import Arena
+from mabe_behavior.simulation.intentions import Temperament
+from mabe_behavior.simulation.motion import RATE, Motion, moved
+from mabe_behavior.simulation.rules import Rules
 
 SECONDS = 2.0
 

@@ -7,15 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mabe_behavior import labs, metric, simulator
+from mabe_behavior import metric
 from mabe_behavior.actions import ALONE, SELF, TOGETHER, Behaviour
-from mabe_behavior.annotators import Annotator, exact
 from mabe_behavior.bouts import Bouts, joined
-from mabe_behavior.cameras import Camera, at
-from mabe_behavior.labs import LABS, Lab
 from mabe_behavior.recording import Recording
-from mabe_behavior.rules import ALONE as RULED_ALONE
-from mabe_behavior.rules import PRECEDENCE
+from mabe_behavior.simulation import labs, simulator
+from mabe_behavior.simulation.annotators import Annotator, exact
+from mabe_behavior.simulation.filming import Filming, at
+from mabe_behavior.simulation.labs import LABS, Lab
+from mabe_behavior.simulation.rules import ALONE as RULED_ALONE
+from mabe_behavior.simulation.rules import PRECEDENCE
 
 VIDEOS, SECONDS = 5, 60.0
 CLEAN = {"noise": 0.0, "bias": 0.0, "wild": 0.0, "lost": 0.0, "hidden": 0.0, "dropped": 0.0}
@@ -190,7 +191,7 @@ def _measured(one: Recording, be: Behaviour) -> dict[str, np.ndarray]:
 
 
 def test_a_camera_is_off_and_blind_as_often_as_it_says() -> None:
-    camera = Camera(
+    camera = Filming(
         30.0, 20.0, ("nose", "tail_base"), noise=0.1, bias=0.0, wild=0.0, lost=0.1, hidden=0.5, dropped=0.05
     )
     arena, rng = labs.lab("resident").arena, np.random.default_rng(0)
@@ -251,9 +252,9 @@ def test_an_annotator_is_as_wrong_as_said() -> None:
     "wrong",
     [
         lambda: Annotator(border=-1),
-        lambda: Camera(5, 10.0, ("nose",)),
-        lambda: Camera(30, 0.0, ("nose",)),
-        lambda: Camera(30, 10.0, ("nose",), lost=1.0),
+        lambda: Filming(5, 10.0, ("nose",)),
+        lambda: Filming(30, 0.0, ("nose",)),
+        lambda: Filming(30, 10.0, ("nose",), lost=1.0),
         lambda: replace(LABS[0], actions=("fly",)),
         lambda: replace(LABS[0], actions=("sniff", "sniffface")),
         lambda: replace(LABS[0], actions=()),

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mabe_behavior import calms21, camera, deeplabcut, jabs, simba, sleap
 from mabe_behavior.actions import Behaviour
-from mabe_behavior.camera import Camera
+from mabe_behavior.formats import calms21, camera, deeplabcut, jabs, simba, sleap
+from mabe_behavior.formats.camera import Camera
 from mabe_behavior.tracks import Tracks
 from shared_core.errors import UserError
 

@@ -73,8 +73,17 @@ def test_rows_become_frames_by_their_number() -> None:
     ("called", "name"),
     [
         *[("Nose", "nose"), ("Left_ear", "ear_left"), ("left_hip", "hip_left"), ("Center", "body_center")],
-        *[("Tail_end", "tail_tip"), ("Lat_right", "lateral_right"), ("earLeft", "ear_left"), ("tail base", "tail_base")],
-        *[("Left_fhip", "shoulder_left"), ("left_forepaw", "forepaw_left"), ("headpiece_topfrontleft", "headpiece_topfrontleft")],
+        *[
+            ("Tail_end", "tail_tip"),
+            ("Lat_right", "lateral_right"),
+            ("earLeft", "ear_left"),
+            ("tail base", "tail_base"),
+        ],
+        *[
+            ("Left_fhip", "shoulder_left"),
+            ("left_forepaw", "forepaw_left"),
+            ("headpiece_topfrontleft", "headpiece_topfrontleft"),
+        ],
         *[("Tail_1", "tail_middle_1"), ("tail_middle", "tail_midpoint"), ("center_back", "body_center")],
     ],
 )

@@ -1,4 +1,4 @@
-"""What mice are said to do: the 37 actions of the Kaggle challenge of 2025, and which of them are looked for in a video.
+"""What mice do: the 37 actions of the Kaggle challenge of 2025, and which of them are looked for in a video.
 
 A behaviour is an agent, a target and an action; the target of what a mouse does alone is `self`.
 """
@@ -21,6 +21,7 @@ TOGETHER = (
     *("dominance", "dominancegroom", "dominancemount", "ejaculate", "escape", "flinch", "follow", "intromit", "mount"),
     *("reciprocalsniff", "shepherd", "sniff", "sniffbody", "sniffface", "sniffgenital", "submit", "tussle"),
 )
+ACTIONS = frozenset((*ALONE, *TOGETHER))
 SELF = "self"
 _MOUSE = re.compile(r"mouse[1-9]\d*")
 

@@ -1,4 +1,4 @@
-"""The score of the Kaggle challenge "MABe: Social Action Recognition in Mice" (2025), exactly, by arithmetic of intervals.
+"""The score of the Kaggle challenge "MABe: Social Action Recognition in Mice" (2025), exactly, by intervals.
 
 Of every lab and action F-beta over frames, pooled over all videos, agents and targets; of every lab the mean over its
 actions; the mean over labs. What follows from the rules is kept, also where it surprises:

@@ -1,4 +1,4 @@
-"""Names of body parts. Every laboratory has its own for the same places; here they have those of the Kaggle challenge."""
+"""Names of body parts. Laboratories have their own for the same places; here they have the Kaggle challenge's."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ MIDDLE = (
 )
 SIDES = ("ear", "shoulder", "lateral", "hip", "forepaw", "hindpaw")
 HEADPIECE = tuple(
-    f"headpiece_{level}{end}{side}" for level in ("bottom", "top") for end in ("back", "front") for side in ("left", "right")
+    f"headpiece_{level}{end}{side}"
+    for level in ("bottom", "top")
+    for end in ("back", "front")
+    for side in ("left", "right")
 )
 PARTS = (*MIDDLE, *(f"{part}_{side}" for part in SIDES for side in ("left", "right")), *HEADPIECE)
 # what others call them, without side and in lower case

@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from mabe_behavior.actions import SELF, Behaviour
+from mabe_behavior.actions import ACTIONS, SELF, Behaviour
 from mabe_behavior.bouts import Bouts
-from mabe_behavior.videos import ACTIONS
 from shared_core import files
 from shared_core.errors import UserError
 

@@ -90,7 +90,7 @@ class Tracks:
 
     def filled(self, seconds: float) -> Tracks:
         """Gaps of at most so many seconds filled linearly; longer ones, and those at the ends, stay."""
-        most = int(round(seconds * self.fps))
+        most = round(seconds * self.fps)
         if most < 1 or not len(self):
             return self
         series_TN = self.xy_TAPX.reshape(len(self), -1)
@@ -114,16 +114,14 @@ class Tracks:
         return replace(
             self,
             xy_TAPX=_between(self.xy_TAPX, below, above, share),
-            confidence_TAP=None
-            if self.confidence_TAP is None
-            else _between(self.confidence_TAP, below, above, share),
+            confidence_TAP=None if self.confidence_TAP is None else _between(self.confidence_TAP, below, above, share),
             fps=fps,
         )
 
 
 def places(frames: int, fps: float, wanted: float) -> NDArray[np.float64]:
     """(K,) the frames, whole or not, that those of another rate fall on; as many as last as long."""
-    count = max(1, int(round(frames * wanted / fps)))
+    count = max(1, round(frames * wanted / fps))
     return np.minimum(np.arange(count) * (fps / wanted), frames - 1)
 
 

@@ -1,0 +1,41 @@
+"""Coordinates in an animal's own frame: how far ahead of it, and how far to its side.
+
+The origin is the animal's centre, and ahead is where its body points, from the base of its tail to its neck. To the
+side is positive on its right as seen from above (y points downwards), so a reflection of the picture turns that sign
+and nothing else.
+
+Shapes: T frames, N points, X is x and y in the picture, E is ahead and to the right.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from mabe_behavior.features.columns import Doubles
+from mabe_behavior.features.kinematics import cross, dot, unit
+from mabe_behavior.features.landmarks import Body
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Where an animal is and where it points."""
+
+    origin_TX: Doubles
+    ahead_TX: Doubles  # of length 1
+
+    def places(self, xy_TNX: ArrayLike) -> Doubles:
+        """(T, N, E) of points in the picture."""
+        return self.vectors(np.asarray(xy_TNX, np.float64) - self.origin_TX[:, None])
+
+    def vectors(self, vector_TNX: ArrayLike) -> Doubles:
+        """(T, N, E) of what has no place, such as a velocity."""
+        ahead = self.ahead_TX[:, None]
+        return np.stack((dot(ahead, vector_TNX).T, cross(ahead, vector_TNX).T)).T
+
+
+def frame(body: Body) -> Frame:
+    """An animal's own frame."""
+    return Frame(body.at("center"), unit(body.axis_TX))

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from shared_core import splits
+
 ALIKE = 0.999  # correlation of thumbnails; in IDRiD the next best pair has 0.995
 AT_ONCE = 2_048
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,8 +75,9 @@ class FeatureStore:
             found = np.load(self.path(number, relation), mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError):
             return None
-        width = sets.WIDTHS[name_of(relation.kind, self.wanted)]
-        return found if found.shape == (frames, width) and found.dtype == np.float16 else None
+        return (
+            found if found.shape == (frames, width(relation.kind, self.wanted)) and found.dtype == np.float16 else None
+        )
 
     def write(self, number: int, tracks: Tracks, relations: Sequence[Relation]) -> None:
         """Compute and write those of a recording; its tracks as they were prepared."""
@@ -85,9 +86,14 @@ class FeatureStore:
             with files.atomic_path(self.path(number, relation)) as beside, beside.open("wb") as stream:
                 np.save(stream, compute(found, relation, self.wanted, self.pca), allow_pickle=False)
 
-    def fill(self, wanted: Sequence[tuple[int, Tracks, Sequence[Relation]]]) -> Iterator[int]:
+    def fill(self, wanted: Iterable[tuple[int, Tracks, Sequence[Relation]]]) -> Iterator[int]:
         """Write those of several recordings, on all cores; yields how many are done."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(self.wanted.workers or os.cpu_count()) as pool:
             for done, _ in enumerate(pool.map(lambda one: self.write(*one), wanted), 1):
                 yield done
+
+
+def width(kind: str, wanted: Features) -> int:
+    """Columns of the features of a kind."""
+    return sets.WIDTHS[name_of(kind, wanted)]

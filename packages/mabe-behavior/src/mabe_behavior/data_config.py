@@ -19,7 +19,7 @@ class Data(Section):
     source: Literal["sample", "calms21", "kaggle", "mabe22"] = Field(
         "sample", description="sample (simulated laboratories, needs nothing), or whose data lie in `path`"
     )
-    path: Path | None = Field(None, description="folder or file of the download; not for sample")
+    path: Path | None = Field(None, description="folder or file of the download; only `prepare` reads it")
     name: str | None = Field(
         None, description="folder of the prepared set; default: the source's name", pattern=r"^\w[\w.\-]*$"
     )
@@ -40,14 +40,6 @@ class Data(Section):
         """The embedded default."""
         return self.model_copy(update={"source": "sample", "path": None})
 
-    @model_validator(mode="after")
-    def _has_a_path(self) -> Data:
-        if self.source != "sample" and self.path is None:
-            raise ValueError(f"path: the source {self.source} is a download; say where it lies, --data PATH")
-        if self.source == "sample" and self.path is not None:
-            raise ValueError("path: the sample is generated; name the source of the data, --source kaggle")
-        return self
-
 
 class Split(Section):
     """Which recordings judge, and the folds of the others (`mabe_behavior.division`)."""
@@ -62,11 +54,28 @@ class Split(Section):
     folds: int = Field(
         3, ge=2, le=20, description="models, each of which sees all training recordings but those of its fold"
     )
+    models: int | None = Field(
+        None,
+        ge=1,
+        description="of only so many folds; 1: a plain validation split, its one model tuned on the first fold; "
+        "default: of all folds",
+    )
     folds_by: Literal["recording", "lab"] = Field(
         "recording",
         description="lab: folds are of whole labs, so that what is tuned on them holds for labs never seen",
     )
     seed: int = Field(0, ge=0, lt=2**32)
+
+    @property
+    def members(self) -> int:
+        """How many models there are."""
+        return self.models or self.folds
+
+    @model_validator(mode="after")
+    def _has_folds(self) -> Split:
+        if self.models is not None and self.models > self.folds:
+            raise ValueError(f"models: {self.models}, but there are only {self.folds} folds")
+        return self
 
     @model_validator(mode="after")
     def _names_labs(self) -> Split:

@@ -28,10 +28,10 @@ def lab_of(piece: Piece, member: int, trained_on: Mapping[int, set[int]]) -> int
     return piece.lab if piece.lab in trained_on[member] else 0
 
 
-def trained_on(pieces: Mapping[str, Sequence[Piece]], folds: int) -> dict[int, set[int]]:
+def trained_on(pieces: Mapping[str, Sequence[Piece]], members: int) -> dict[int, set[int]]:
     """The laboratories that each member has learned from."""
     every = [piece for of in pieces.values() for piece in of]
-    return {member: {piece.lab for piece in every if piece.fold != member} for member in range(folds)}
+    return {member: {piece.lab for piece in every if piece.fold != member} for member in range(members)}
 
 
 def out_of_fold(
@@ -42,14 +42,13 @@ def out_of_fold(
     known: Mapping[int, set[int]],
     device: torch.device,
 ) -> Iterator[tuple[int, Floats]]:
-    """(place among the pieces, probabilities (T, K)) of each piece, by the member of its fold."""
-    for member in range(config.split.folds):
+    """(place among the pieces, probabilities (T, K)) of each piece of a member's fold, by that member."""
+    for member in range(config.split.members):
         places = [place for place, piece in enumerate(pieces) if piece.fold == member]
         streams = [(pieces[place].x_TF, lab_of(pieces[place], member, known)) for place in places]
 
         def ask(x_BLF: torch.Tensor, lab_B: torch.Tensor, member: int = member) -> torch.Tensor:
-            answers = model({kind: Asked(x_BLF, lab_B, None)}, only=member)
-            return answers[kind][0]
+            return model({kind: Asked(x_BLF, lab_B)}, only=member)[0][kind][-1]
 
         found = inference.logits(ask, streams, config.windows.length, config.decision.overlap, device)
         for place, logits_TK in zip(places, found, strict=True):
@@ -67,7 +66,7 @@ def quickly(
 ) -> dict[str, float]:
     """What training is watched by: the score of out-of-fold predictions, at the common rate, each action with its best
     threshold, without any tuning; and the mean log-loss. Every process asks about its share."""
-    known = trained_on(pieces, config.split.folds)
+    known = trained_on(pieces, config.split.members)
     cells, losses = _cells(material), torch.zeros(2, dtype=torch.float64)
     counts = torch.zeros(len(cells), 2, BINS + 1, dtype=torch.float64)
     for kind, of in pieces.items():
@@ -76,7 +75,7 @@ def quickly(
         names = ["+".join(names) for names in material.vocabulary.classes(kind)]
         for place, p_TK in out_of_fold(config, model, kind, mine, known, runtime.device):
             y_TK = mine[place].y_TK
-            found = thresholds.counted(p_TK, y_TK)
+            found = thresholds._counted(p_TK, y_TK)
             lab = material.vocabulary.labs[mine[place].lab - 1]
             for name, count_2B in zip(names, found, strict=True):
                 counts[cells[lab, name]] += torch.from_numpy(count_2B)

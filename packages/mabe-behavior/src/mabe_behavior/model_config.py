@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -30,6 +30,16 @@ class Model(Section):
     output: Literal["binary", "softmax"] = Field(
         "binary", description="each action for itself, or one of all actions and `other`"
     )
+
+    def network(self) -> dict[str, Any]:
+        """Arguments of `model.Behaviours`."""
+        names = {
+            "conv_bilstm": ("channels", "hidden", "layers"),
+            "tcn": ("width", "depth", "stages"),
+            "conv_transformer": ("width", "depth", "heads", "kernel"),
+        }[self.type]
+        also = ("dropout", "indicators", "lab_width", "lab_dropout")
+        return {"network": self.type} | {name: getattr(self, name) for name in (*names, *also)}
 
 
 class Trees(Section):

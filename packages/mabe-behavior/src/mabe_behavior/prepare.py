@@ -43,8 +43,7 @@ def prepare(data: Data, split: Split, folder: Path, bar: bool = True) -> dict[st
     origin = sources.origin(data)
     mark = prepared.fingerprint(origin, settings(data))
     if prepared.is_current(folder, mark):
-        rows = store.index(folder)
-        division.divide(rows, split)  # raises where it cannot be divided
+        describe(store.index(folder), split)  # raises where it cannot be divided
         progress.message(f"{folder}: up to date")
         return prepared.read_manifest(folder)
     _announce(folder, origin, data)
@@ -82,13 +81,13 @@ def describe(rows: list[Row], split: Split) -> dict[str, Any]:
         of["frames"] += row["frames"]
         of["seconds"] = round(of["seconds"] + row["frames"] / row["fps"], 2)
         of["bouts"].update(bout[2] for bout in row["bouts"])
-    parts = division.divide(rows, split)
+    parts = division.divide(rows, split) if any(row["labeled"] for row in rows) else None
     same = Counter(row["video"] for row in rows)
     return {
         "recordings": len(rows),
         "labs": labs,
         "split": split.model_dump(mode="json"),
-        "splits": {"train": len(parts.train), "test": len(parts.test)},
+        "splits": {"train": len(parts.train), "test": len(parts.test)} if parts is not None else {},
         "same video": [[row["name"] for row in rows if row["video"] == video] for video, n in same.items() if n > 1],
         "without annotations": sum(not row["labeled"] for row in rows),
     }
@@ -146,7 +145,8 @@ def _tell(folder: Path, counts: dict[str, Any]) -> None:
         progress.message(f"{folder}: note: {counts['without annotations']} recordings without annotations")
     hours = sum(lab["seconds"] for lab in counts["labs"].values()) / 3600
     bouts = sum(sum(lab["bouts"].values()) for lab in counts["labs"].values())
+    parts = ", ".join(f"{name} {count:,}" for name, count in counts["splits"].items())
     progress.message(
         f"{folder}: {counts['recordings']:,} recordings of {len(counts['labs'])} laboratories, {hours:.1f} hours, "
-        f"{bouts:,} bouts; train {counts['splits']['train']:,}, test {counts['splits']['test']:,}"
+        f"{bouts:,} bouts; {parts or 'nothing to train on'}"
     )

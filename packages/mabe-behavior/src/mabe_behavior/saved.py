@@ -95,7 +95,7 @@ def grow(config: Config, material: Material) -> Forests:
     for kind in material.vocabulary.kinds:
         pieces = material.pieces(kind, parts.train.tolist(), parts.fold.tolist())
         found[kind] = []
-        for fold in range(config.split.folds):
+        for fold in range(config.split.members):
             message(f"growing trees: {kind}, without fold {fold + 1} of {config.split.folds}")
             streams = [(piece.x_TF, piece.y_TK) for piece in pieces if piece.fold != fold]
             found[kind].append(boosting.fit(config.trees, streams, config.seed))

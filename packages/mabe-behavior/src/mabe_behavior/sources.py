@@ -75,7 +75,8 @@ def _whole(data: Data) -> Iterator[Recording]:
 
 
 def _path(data: Data) -> Path:
-    assert data.path is not None  # `Data` refuses
+    if data.path is None:
+        raise UserError(f"data.path: the source {data.source} is a download; say where it lies, --data PATH")
     path = data.path.expanduser()
     if not path.exists():
         raise UserError(f"{path}: no such file or folder; --data says where the download lies")

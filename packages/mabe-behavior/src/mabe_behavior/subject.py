@@ -90,7 +90,7 @@ class Trained:
         """(T, K) probabilities, the mean over members."""
 
         def ask(x_BLF: torch.Tensor, lab_B: torch.Tensor) -> torch.Tensor:
-            return torch.stack([self.model({kind: Asked(x_BLF, lab_B)}, only=m)[kind][0] for m in self.model.folds])
+            return torch.stack([said[kind][-1] for said in self.model({kind: Asked(x_BLF, lab_B)})])
 
         streams = [(x_TF, number) for (_, _, x_TF, _), number in zip(asked, numbers, strict=True)]
         length, overlap = self.config.windows.length, self.config.decision.overlap
@@ -135,7 +135,7 @@ def out_of_fold(who: Trained, material: Material, forests: Forests) -> Said:
     config, parts = who.config, material.parts
     numbers, folds = parts.train.tolist(), parts.fold.tolist()
     pieces = {kind: material.pieces(kind, numbers, folds) for kind in who.vocabulary.kinds}
-    known = judging.trained_on(pieces, config.split.folds)
+    known = judging.trained_on(pieces, config.split.members)
     found: Said = {NETWORKS: []} | ({TREES_ALONE: []} if forests else {})
     for kind, of in pieces.items():
         whose = [
@@ -144,9 +144,10 @@ def out_of_fold(who: Trained, material: Material, forests: Forests) -> Said:
         p_of = dict(judging.out_of_fold(config, who.model, kind, of, known, who.device))
         said: dict[str, Mapping[int, Floats]] = {NETWORKS: p_of}
         if forests:
-            said[TREES_ALONE] = {place: forests[kind][one.fold].proba(one.x_TF) for place, one in enumerate(of)}
+            said[TREES_ALONE] = {place: forests[kind][of[place].fold].proba(of[place].x_TF) for place in p_of}
         for name, probabilities in said.items():
-            for place, (number, relation) in enumerate(whose):
+            for place in sorted(p_of):
+                number, relation = whose[place]
                 recording = material.recording(number)
                 found[name].append(
                     asking.stream(

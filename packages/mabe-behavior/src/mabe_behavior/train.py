@@ -95,7 +95,7 @@ class BehaviourTask(Task):
             return []
         counts = [len(self.material.vocabulary.classes(kind)) for kind in KINDS]
         return [
-            f"after training, {self.config.split.folds} x {sum(counts)} models of {self.config.trees.rounds} trees are "
+            f"after training, {self.config.split.members} x {sum(counts)} models of {self.config.trees.rounds} trees are "
             "grown on the CPU"
         ]
 
@@ -133,9 +133,9 @@ def build_model(config: Config, found: Vocabulary, widths: dict[str, int]) -> En
     softmax = config.model.output == "softmax"
     kinds = {kind: Kind(widths[kind], len(found.classes(kind)) + softmax) for kind in found.kinds}
     members = []
-    for fold in range(config.split.folds):
+    for fold in range(config.split.members):
         with seeded(derive(config.seed, "model", fold)):
-            members.append(model.build(kinds, labs=len(found.labs), **config.model.model_dump(exclude={"output"})))
+            members.append(model.Behaviours(kinds, labs=len(found.labs), **config.model.network()))
     return Ensemble(members)
 
 

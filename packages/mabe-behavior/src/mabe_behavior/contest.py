@@ -18,7 +18,7 @@ from mabe_behavior.postprocessing import NOTHING, Rule, Rules, frames, smoothed,
 from mabe_behavior.streams import UNKNOWN, Stream
 
 FACTORS = (0.5, 0.7, 0.85, 1.2, 1.4, 2.0)
-LEAST_GAIN = 1e-5  # of the score; below, a factor stays
+LEAST_GAIN = 0.003  # of the score; below, a factor stays
 Ints = NDArray[np.int64]
 
 
@@ -27,6 +27,7 @@ def settled(counted: Sequence[Stream], rules: Rules, passes: int) -> Rules:
 
     Args:
         counted: streams with truth, of videos with a true bout.
+        rules: with one for every action that is there.
         passes: over all actions, at most; fewer where one changes nothing.
     """
     groups = _groups(counted, rules)

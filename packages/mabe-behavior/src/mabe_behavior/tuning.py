@@ -31,8 +31,8 @@ from mabe_behavior.thresholds import Histograms, PooledBy
 SMOOTHS = (0.0, 0.2, 0.5, 1.0, 1.5, 2.5)  # seconds
 GAPS = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)
 LEASTS = (0.0, 0.1, 0.2, 0.4, 0.8, 1.5)
-BOUTS = 10  # true ones that a lab must have of an action for a threshold of its own, and at which it has half the say
-MARGIN = 0.005  # of F that more filling and dropping must bring
+BOUTS = 5  # true ones that a lab must have of an action for a threshold of its own, and at which it has half the say
+MARGIN = 0.02  # of F that more filling and dropping must bring
 Ints = NDArray[np.int64]
 
 
@@ -53,7 +53,8 @@ def fit(
             and as an unknown lab asks for; "frame", F of all labs' frames, where large labs have most of the say.
         per_lab: whether labs with enough bouts get thresholds of their own.
         passes: over the factors of thresholds, at most; 0: none.
-        smooths, gaps, leasts: seconds to choose from, of equals, and of gaps and leasts nearly so, the smallest are taken.
+        smooths, gaps, leasts: seconds to choose from. Of smoothings as good the shortest is taken, of gaps and leasts
+            nearly as good too.
 
     Raises:
         ValueError: no stream with a true bout, a stream without truth, an unknown `pooled_by`, nothing to choose from.

@@ -6,13 +6,13 @@ import torch
 
 from mabe_behavior import objectives
 from mabe_behavior.features.scaling import Scaling
-from mabe_behavior.model import NETWORKS, Behaviours, Ensemble, Kind, Reader, build, stages
+from mabe_behavior.model import NETWORKS, Asked, Behaviours, Ensemble, Kind, Reader, stages
 
 KINDS = {"pair": Kind(6, 3), "alone": Kind(4, 2)}
 OPTIONS = {
-    "convbilstm": {"channels": (8,), "hidden": 4},
+    "conv_bilstm": {"channels": (8,), "hidden": 4},
     "tcn": {"width": 8, "depth": 2},
-    "convtransformer": {"width": 8, "depth": 1, "heads": 2, "kernel": 3},
+    "conv_transformer": {"width": 8, "depth": 1, "heads": 2, "kernel": 3},
 }
 
 
@@ -109,7 +109,7 @@ def test_kinds_share_nothing(network: str) -> None:
 
 
 def test_v4_without_a_lab_has_its_published_size() -> None:
-    model = Behaviours({"pair": Kind(28, 4)}, "convbilstm", lab_width=0)
+    model = Behaviours({"pair": Kind(28, 4)}, "conv_bilstm", lab_width=0)
     assert sum(p.numel() for p in model.parameters()) == 2_761_284
 
 
@@ -166,27 +166,50 @@ def test_a_seed_fixes_what_training_says() -> None:
     assert not torch.equal(said[0], said[2])
 
 
-def test_an_ensemble_answers_with_all_its_members() -> None:
+def small_ensemble(members: int = 3) -> Ensemble:
+    return Ensemble([small("tcn", seed=seed) for seed in range(members)])
+
+
+def test_an_ensemble_answers_with_all_its_members_or_one() -> None:
+    ensemble = small_ensemble().eval()
+    asked = {"pair": Asked(torch.randn(4, 8, 6), torch.zeros(4, dtype=torch.long))}
+    said = ensemble(asked)
+    assert len(said) == len(ensemble) == 3
+    for number, (member, one) in enumerate(zip(ensemble.members, said, strict=True)):
+        assert torch.equal(one["pair"][-1], member("pair", *asked["pair"][:2]))
+        assert torch.equal(ensemble(asked, only=number)[0]["pair"][-1], one["pair"][-1])
+
+
+def test_a_member_does_not_learn_from_its_fold() -> None:
+    """Neither its loss nor what its normalisation sees depends on windows of its fold."""
+    ensemble = small_ensemble(2).train()
+    x, lab, fold = torch.randn(4, 8, 6), torch.zeros(4, dtype=torch.long), torch.tensor([0, 1, 0, 1])
+    x.requires_grad_(True)
     torch.manual_seed(0)
-    ensemble = build(KINDS, members=3, network="tcn", stages=2, **OPTIONS["tcn"])
-    x, lab = torch.randn(4, 8, 6), torch.zeros(4, dtype=torch.long)
-    found = ensemble.eval()("pair", x, lab)
-    assert found.shape == (3, 4, 8, 3)
-    for member, said in zip(ensemble, found, strict=True):
-        assert torch.equal(said, member("pair", x, lab))
-    assert not torch.allclose(found[0], found[1])
-    in_training = ensemble.train()("pair", x, lab)
-    assert [len(stages(said)) for said in in_training] == [2, 2, 2]
+    said = ensemble({"pair": Asked(x, lab, fold)})
+    for number in range(2):
+        x.grad = None
+        said[number]["pair"][-1].sum().backward(retain_graph=True)
+        assert (x.grad.abs().sum(dim=(1, 2)) > 0).tolist() == (fold != number).tolist()
+    assert Asked(x, lab, fold).rows(0).tolist() == [1, 3]
+
+
+def test_a_batch_of_a_members_own_fold_is_one_window_to_it() -> None:
+    """So that every parameter takes part in every step, as several processes need it; no label may go with it."""
+    ensemble = small_ensemble(2).train()
+    asked = Asked(torch.randn(3, 8, 6), torch.zeros(3, dtype=torch.long), torch.zeros(3, dtype=torch.long))
+    assert ensemble({"pair": asked})[0]["pair"][-1].shape == (1, 8, 3)
+    assert len(asked.rows(0)) == 0
 
 
 def test_an_ensemble_is_scaled_as_one_and_each_member_learns_alone() -> None:
     ensemble = Ensemble([small(seed=seed) for seed in range(2)])
     ensemble.fit("alone", np.arange(4.0), np.ones(4))
-    assert all(member.readers["alone"].mean_F.tolist() == [0, 1, 2, 3] for member in ensemble)
-    said = ensemble.train()("alone", torch.randn(2, 5, 4), torch.zeros(2, dtype=torch.long))
-    stages(said[1])[-1].sum().backward()
-    assert all(p.grad is None for p in ensemble[0].parameters())
-    assert ensemble[1].networks["alone"].stages[0].head.weight.grad.any()
+    assert all(member.readers["alone"].mean_F.tolist() == [0, 1, 2, 3] for member in ensemble.members)
+    said = ensemble.train()({"alone": Asked(torch.randn(2, 5, 4), torch.zeros(2, dtype=torch.long))})
+    said[1]["alone"][-1].sum().backward()
+    assert all(p.grad is None for p in ensemble.members[0].parameters())
+    assert ensemble.members[1].networks["alone"].stages[0].head.weight.grad.any()
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -217,4 +240,4 @@ def test_errors_name_the_setting() -> None:
     with pytest.raises(ValueError, match="labs"):
         Reader(2, labs=-1)
     with pytest.raises(ValueError, match="members"):
-        build(KINDS, members=0)
+        Ensemble([])

@@ -6,10 +6,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import f1_score
 from torch.nn import functional
 
-from mabe_behavior.objectives import UNKNOWN, binary, exclusive, jitter, mixup, soft_f1, softmax
+from mabe_behavior.objectives import binary, probability, soft_f1, softmax
 
 SEEDS = st.integers(0, 2**31)
 
@@ -112,3 +111,13 @@ def _outputs(loss) -> int:
 
 def drawn_for(loss, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     return drawn(seed, _outputs(loss))
+
+
+def test_probabilities_of_a_softmax_are_shared_by_what_is_looked_for() -> None:
+    logits = torch.randn(2, 5, 4)
+    every, some = torch.ones(3, dtype=torch.bool), torch.tensor([True, False, True])
+    assert torch.allclose(probability(logits, every, "softmax"), logits.softmax(dim=-1)[..., 1:])
+    found = probability(logits, some, "softmax")
+    assert (found[..., 1] == 0).all()
+    assert torch.allclose(found[..., [0, 2]], logits[..., [0, 1, 3]].softmax(dim=-1)[..., 1:])
+    assert torch.equal(probability(logits, some, "binary"), logits.sigmoid())

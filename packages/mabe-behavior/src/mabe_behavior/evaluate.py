@@ -123,12 +123,7 @@ def evaluation(who: Trained, model: Outcome, others: Mapping[str, Outcome], spli
 
 def _metrics(model: Outcome) -> dict[str, Any]:
     found = measures.found(model.truth, model.said, outcome.streams.labeled(model.given))
-    total = measures.Found(
-        *(
-            sum(getattr(one, name) for one in found.values())
-            for name in ("true", "predicted", "matched", "hit", "right")
-        )
-    )
+    total = measures.total(found)
     return {
         "bout_f1": {"value": total.f1},
         "bouts_hit": {"value": total.hit_share},

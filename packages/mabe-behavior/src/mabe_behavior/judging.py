@@ -75,7 +75,7 @@ def quickly(
         names = ["+".join(names) for names in material.vocabulary.classes(kind)]
         for place, p_TK in out_of_fold(config, model, kind, mine, known, runtime.device):
             y_TK = mine[place].y_TK
-            found = thresholds._counted(p_TK, y_TK)
+            found = thresholds.counted(p_TK, y_TK)
             lab = material.vocabulary.labs[mine[place].lab - 1]
             for name, count_2B in zip(names, found, strict=True):
                 counts[cells[lab, name]] += torch.from_numpy(count_2B)

@@ -136,6 +136,12 @@ class Found:
         return self.right / max(self.predicted, 1)
 
 
+def total(found: Mapping[str, Found]) -> Found:
+    """All actions together."""
+    names = ("true", "predicted", "matched", "hit", "right")
+    return Found(*(sum(getattr(one, name) for one in found.values()) for name in names))
+
+
 def found(
     truth: Bouts, predicted: Bouts, labeled: Mapping[str, Collection[Behaviour]], overlap: float = 0.5
 ) -> dict[str, Found]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from numpy.typing import ArrayLike
@@ -20,7 +20,7 @@ from mabe_behavior.convbilstm import ConvBiLSTM
 from mabe_behavior.convtransformer import ConvTransformer
 from mabe_behavior.tcn import TCN
 
-NETWORKS: dict[str, type[nn.Module]] = {"convbilstm": ConvBiLSTM, "tcn": TCN, "convtransformer": ConvTransformer}
+NETWORKS: dict[str, type[nn.Module]] = {"conv_bilstm": ConvBiLSTM, "tcn": TCN, "conv_transformer": ConvTransformer}
 LIMIT = 8.0  # as in `features.scaling`
 POOLED = 0  # the lab of those that were not trained with
 
@@ -161,28 +161,62 @@ class Behaviours(nn.Module):
         return self.networks[kind](self.readers[kind](x_BTF, lab_B))
 
 
-class Ensemble(nn.ModuleList):
-    """Several `Behaviours` that see the same windows; their initial weights and dropout set them apart."""
+class Asked(NamedTuple):
+    """Windows of one kind that networks are asked about."""
+
+    x: torch.Tensor  # (B, T, F), missing values NaN
+    lab: torch.Tensor  # (B,) numbers of labs, long; 0 for those that are not known
+    fold: torch.Tensor | None = None  # (B,) of each window: the member of that number does not learn from it
+
+    def of_member(self, member: int) -> Asked:
+        """What a member learns from; where that is nothing, one window, of which nothing must be learned."""
+        if self.fold is None:
+            return self
+        rows = self.rows(member)
+        rows = rows if len(rows) else rows.new_zeros(1)
+        return Asked(self.x[rows], self.lab[rows])
+
+    def rows(self, member: int) -> torch.Tensor:
+        """Which windows are outside a member's fold."""
+        assert self.fold is not None
+        return (self.fold != member).nonzero()[:, 0]
+
+
+class Ensemble(nn.Module):
+    """A `Behaviours` for each fold of the training recordings, which learns from the windows outside it."""
 
     def __init__(self, members: Iterable[Behaviours]) -> None:
-        super().__init__(members)
-        if not len(self):
+        super().__init__()
+        self.members = nn.ModuleList(members)
+        if not len(self.members):
             raise ValueError("members: none; must be at least one")
+
+    def __len__(self) -> int:
+        return len(self.members)
 
     def fit(self, kind: str, mean_F: ArrayLike, spread_F: ArrayLike, limit: float = LIMIT) -> None:
         """How the features of a kind are scaled, for all members: `Reader.fit`."""
-        for member in self:
+        for member in self.members:
             member.fit(kind, mean_F, spread_F, limit)  # type: ignore[operator]
 
-    def forward(self, kind: str, x_BTF: torch.Tensor, lab_B: torch.Tensor) -> torch.Tensor | list[Logits]:
-        """Logits (M, B, T, K), which the caller averages; in training a list of what each member says."""
-        said = [member(kind, x_BTF, lab_B) for member in self]
-        return said if self.training else torch.stack(said)
+    def spread(self, kind: str) -> torch.Tensor:
+        """(F,) the standard deviations that features are scaled by."""
+        return self.members[0].readers[kind].spread_F  # type: ignore[union-attr, index, return-value]
 
+    def forward(self, asked: Mapping[str, Asked], only: int | None = None) -> list[dict[str, list[torch.Tensor]]]:
+        """What each member says of each kind: logits (B, T, K) of its stages, in evaluation of the last one alone.
 
-def build(kinds: Mapping[str, Kind], members: int = 1, **settings: Any) -> Ensemble:
-    """`members` models of the same settings (see `Behaviours`), each with initial weights of its own."""
-    return Ensemble(Behaviours(kinds, **settings) for _ in range(members))
+        Args:
+            only: ask this member alone.
+        """
+        numbers = range(len(self.members)) if only is None else [only]
+        return [
+            {
+                kind: stages(self.members[m](kind, one.x, one.lab))
+                for kind, one in ((kind, windows.of_member(m)) for kind, windows in asked.items())
+            }
+            for m in numbers
+        ]
 
 
 def stages(said: Logits) -> list[torch.Tensor]:

@@ -1,4 +1,4 @@
-"""What training minimises, and two ways to vary what it sees.
+"""What training minimises, and how windows are mixed.
 
 Labels y are 1 where an action is done, 0 where it is not, and -1 where nobody looked: that says nothing, and is never a
 0. Windows that were mixed have values between 0 and 1.
@@ -101,6 +101,20 @@ def exclusive(y_BTK: torch.Tensor, shares_K: torch.Tensor | None = None) -> torc
     return torch.cat((1 - taken[..., -1:], parts[..., order_K.argsort()]), dim=-1)
 
 
+def probability(logits_BTC: torch.Tensor, allowed: torch.Tensor, output: str) -> torch.Tensor:
+    """(B, T, K) what logits say of each action.
+
+    Args:
+        logits_BTC: of each action, or with `output` softmax of other and of each.
+        allowed: (B, T, K) or (K,) which actions are looked for; of softmax, the others take no part and get 0.
+        output: binary or softmax.
+    """
+    if output == "binary":
+        return _wide(logits_BTC).sigmoid()
+    there = torch.cat((torch.ones_like(allowed[..., :1]), allowed), dim=-1)
+    return _wide(logits_BTC).masked_fill(~there, -torch.inf).softmax(dim=-1)[..., 1:]
+
+
 def soft_f1(p_BTK: torch.Tensor, y_BTK: torch.Tensor) -> torch.Tensor:
     """1 - the mean over actions of 2 sum(p y) / (sum p + sum y), over the frames where they are annotated.
 
@@ -141,26 +155,6 @@ def mixup(
     mixed = lam_B11 * y + (1 - lam_B11) * y_other
     mixed = torch.where((y < 0) | (y_other < 0), float(UNKNOWN), mixed)
     return lam_B11 * x_BTF + (1 - lam_B11) * x_BTF[permutation_B], mixed
-
-
-def jitter(x_BTF: torch.Tensor, y_BTK: torch.Tensor, shift_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Windows moved in time, features and labels alike: a label stays on the frame that it was given to.
-
-    The project that the preset `v4` comes from moved the features alone, so that they slid under their labels; and
-    where they should have moved towards the beginning they stayed, and the last frames were overwritten by the first.
-
-    Args:
-        x_BTF: features; those that enter the window from outside are NaN.
-        y_BTK: labels; those that enter are -1.
-        shift_B: whole frames, above 0 towards the end of the window.
-    """
-    frames = x_BTF.shape[1]
-    source_BT = torch.arange(frames, device=x_BTF.device) - shift_B.to(x_BTF.device)[:, None]
-    outside_BT1 = ((source_BT < 0) | (source_BT >= frames))[..., None]
-    window_B1 = torch.arange(len(x_BTF), device=x_BTF.device)[:, None]
-    source_BT = source_BT.clamp(0, frames - 1)
-    x = x_BTF[window_B1, source_BT].masked_fill(outside_BT1, torch.nan)
-    return x, y_BTK[window_B1, source_BT].masked_fill(outside_BT1, UNKNOWN)
 
 
 def _check(given: torch.Tensor, y_BTK: torch.Tensor, outputs: int, name: str) -> None:

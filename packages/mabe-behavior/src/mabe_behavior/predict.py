@@ -1,4 +1,4 @@
-"""The verb `predict`: tracks -> a submission, a table of bouts in seconds, and ethograms; or the check of a submission."""
+"""The verb `predict`: tracks -> a submission, a table of bouts in seconds, ethograms; or a submission's check."""
 
 from __future__ import annotations
 

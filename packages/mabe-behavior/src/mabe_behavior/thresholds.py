@@ -32,7 +32,7 @@ class Histograms:
 
     def add(self, stream: Stream, p_TK: NDArray[np.floating]) -> None:
         """Count a stream's frames, with these probabilities instead of its own. Raises ValueError without truth."""
-        count_K2B = _counted(p_TK, stream.truth_TK)
+        count_K2B = counted(p_TK, stream.truth_TK)
         for action, count_2B in zip(stream.actions, count_K2B, strict=True):
             if count_2B.any():
                 self.count[stream.lab, action] = self.count.get((stream.lab, action), 0) + count_2B
@@ -60,7 +60,7 @@ class Histograms:
         return np.mean([f_B(one) for one in cells], axis=0) if by == "lab" else f_B(np.sum(cells, axis=0))
 
 
-def _counted(p_TK: NDArray[np.floating], y_TK: NDArray[np.int8]) -> Doubles:
+def counted(p_TK: NDArray[np.floating], y_TK: NDArray[np.int8]) -> Doubles:
     """(K, 2, B + 1) frames by action, truth and bin."""
     actions = p_TK.shape[1]
     bin_TK = (BINS * np.sqrt(p_TK)).astype(np.int64)

@@ -95,8 +95,8 @@ class BehaviourTask(Task):
             return []
         counts = [len(self.material.vocabulary.classes(kind)) for kind in KINDS]
         return [
-            f"after training, {self.config.split.members} x {sum(counts)} models of {self.config.trees.rounds} trees are "
-            "grown on the CPU"
+            f"after training, {self.config.split.members} x {sum(counts)} models of {self.config.trees.rounds} trees "
+            "are grown on the CPU"
         ]
 
 

@@ -91,7 +91,8 @@ def main() -> None:
     given = submission(options.videos, round(options.minutes * 60 * FPS))
     print(f"{processor()}, one process, load {load()}")
     print(
-        f"{options.videos} videos of {options.minutes:g} minutes: {len(given[0]):,} true bouts, {len(given[1]):,} predicted"
+        f"{options.videos} videos of {options.minutes:g} minutes: {len(given[0]):,} true bouts, "
+        f"{len(given[1]):,} predicted"
     )
     ways = {"by intervals": lambda: metric.score(*given).value, "sets of frames": lambda: by_sets(*given)}
     values = {way: run() for way, run in ways.items()}  # which also warms up

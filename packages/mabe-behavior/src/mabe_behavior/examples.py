@@ -34,13 +34,15 @@ class Piece:
 
     def window(self, start: int, length: int) -> tuple[NDArray[np.float16], NDArray[np.int8]]:
         """Frames from `start` on; what lies outside the recording is missing, and nobody looked there."""
-        first, stop = max(start, 0), min(start + length, len(self.x_TF))
+        first = min(max(start, 0), len(self.x_TF))
+        stop = max(min(start + length, len(self.x_TF)), first)
         x, y = self.x_TF[first:stop], self.y_TK[first:stop]
         if stop - first == length:
             return x, y
         x_LF = np.full((length, x.shape[1]), np.nan, np.float16)
         y_LK = np.full((length, y.shape[1]), -1, np.int8)
-        x_LF[first - start : stop - start], y_LK[first - start : stop - start] = x, y
+        if stop > first:
+            x_LF[first - start : stop - start], y_LK[first - start : stop - start] = x, y
         return x_LF, y_LK
 
 

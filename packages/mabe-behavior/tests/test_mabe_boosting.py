@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -63,7 +65,8 @@ def test_the_same_seed_grows_the_same_trees() -> None:
 def test_a_damaged_text_is_refused_before_lightgbm_sees_it(forest: Forest) -> None:
     text = forest.texts[0]
     assert text is not None
-    for damaged in (text[: len(text) // 2], text.replace("left_child=1", "left_child=77", 1), "tree"):
+    elsewhere = re.sub(r"left_child=\S+", "left_child=77", text, count=1)
+    for damaged in (text[: len(text) // 2], elsewhere, "tree", text + "x=1\n"):
         with pytest.raises(ValueError):
             Forest((damaged,), (0.1,), 4)
     with pytest.raises(ValueError, match="3 columns"):

@@ -37,6 +37,8 @@ class Forest:
         for text in self.texts:
             if text is not None:
                 trees.parse(text, self.columns)
+                if not text.endswith(f"{trees.END}\n"):
+                    raise ValueError(f"forest: a text does not end with {trees.END!r}")
         object.__setattr__(self, "_models", [None] * len(self.texts))
 
     def proba(self, x_NF: NDArray) -> Floats:
@@ -122,4 +124,5 @@ def _grown(wanted: Wanted, x_NF: Floats, y_N: NDArray[np.bool_], weight_N: NDArr
         "verbosity": -1,
     }
     data = lightgbm.Dataset(x_NF, y_N.astype(np.float32), weight=weight_N)
-    return str(lightgbm.train(settings, data, wanted.rounds).model_to_string())
+    text = str(lightgbm.train(settings, data, wanted.rounds).model_to_string())
+    return text[: text.index(trees.END)] + f"{trees.END}\n"  # without a list of all parameters, which nothing reads

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mabe_behavior import blending, boosting, tuning
+from mabe_behavior import blending, boosting, featurestore, tuning
 from mabe_behavior.blending import Weights
 from mabe_behavior.boosting import Forest
 from mabe_behavior.config import Config
@@ -139,10 +139,25 @@ def decided(run: RunDir) -> Decided | None:
     return _read(path, Decided.from_dict) if path.is_file() else None
 
 
-def forests(run: RunDir) -> Forests:
-    """The trees of a run; none where it has none."""
-    path = run.preprocessing / TREES
-    return _read(path, _forests) if path.is_file() else {}
+def forests(run: RunDir, config: Config, about: Known) -> Forests:
+    """The trees of a run whose training has finished; none where it has none.
+
+    Raises UserError where they are missing, damaged or of another model.
+    """
+    if not config.trees.rounds:
+        return {}
+
+    def of_model(data: Mapping[str, Any]) -> Forests:
+        found = _forests(data)
+        if set(found) != set(about.vocabulary.kinds):
+            raise ValueError(f"it has trees of {', '.join(found) or 'nothing'}")
+        for kind, of in found.items():
+            wanted = len(about.vocabulary.classes(kind)), featurestore.width(kind, config.features)
+            if len(of) != config.split.members or {(len(one.texts), one.columns) for one in of} != {wanted}:
+                raise ValueError(f"the trees of {kind} are of other classes, features or folds")
+        return found
+
+    return _read(run.preprocessing / TREES, of_model)
 
 
 def material(run: RunDir, config: Config, about: Known) -> Material:

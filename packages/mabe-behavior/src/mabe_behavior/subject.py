@@ -126,7 +126,7 @@ def of_run(run: RunDir, config: Config, checkpoint: str, device: torch.device, f
     model = train.build_model(config, about.vocabulary, widths)
     weights.load_strictly(model, weights.load_weights(path), path)
     decided = saved.decided(run) if fitted else None
-    forests = saved.forests(run) if decided is not None else {}
+    forests = saved.forests(run, config, about) if decided is not None else {}
     return Trained(run, path.name, config, about, model.to(device).eval(), device, decided, forests)
 
 

@@ -186,9 +186,9 @@ def short() -> list[Stream]:
     found = made(60, 40, seed=3, noise=0.7, unknown=False)
     for k in range(0, 60, 4):
         one = found[k]
-        y_TK = one.truth_TK.copy()
-        y_TK[:, k % 3] = -1
-        found[k] = Stream(one.video, one.lab, one.agent, one.target, one.actions, one.p_TK, one.fps, y_TK)
+        y_TK, p_TK = one.truth_TK.copy(), one.p_TK.copy()
+        y_TK[:, k % 3], p_TK[:, k % 3] = -1, 1.0  # must not be said, however likely
+        found[k] = Stream(one.video, one.lab, one.agent, one.target, one.actions, p_TK, one.fps, y_TK)
     return streams.counted(found)
 
 

@@ -47,7 +47,7 @@ probabilities = st.integers(1, 40).flatmap(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     st.lists(probabilities, min_size=2, max_size=2),
     st.lists(rules_drawn, min_size=3, max_size=3),

@@ -1,4 +1,4 @@
-"""Seconds for the official score of a submission: by intervals, as `metric.score` has it, and with sets of frames.
+"""CPU seconds for the official score of a submission: by intervals, as `metric.score` has it, and with sets of frames.
 
     python packages/mabe-behavior/benchmarks/metric.py [--videos 200] [--minutes 10] [--repeats 5]
 
@@ -6,7 +6,7 @@ The videos belong to 15 labs, as those of the challenge's test do, have 30 frame
 ordered pairs and both mice alone there are true bouts, and predicted ones that lie a little off, are missing or are of
 another action. "sets of frames" restates the challenge's rules as they are written, with a Python set for each video,
 agent, target and action; that is also how the official code goes about it. Both must find the same score, which is
-checked first; then they take turns on one core.
+checked first; then they take turns, on one core.
 """
 
 from __future__ import annotations
@@ -82,6 +82,11 @@ def by_sets(truth: Bouts, predicted: Bouts, lab_of: Mapping[str, str], labeled: 
     return sum(labs) / len(labs)
 
 
+def lengths(table: Bouts) -> str:
+    """The median and the range."""
+    return spread((table.stop - table.start).tolist(), ".0f")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--videos", type=int, default=200)
@@ -90,22 +95,20 @@ def main() -> None:
     options = parser.parse_args()
     given = submission(options.videos, round(options.minutes * 60 * FPS))
     print(f"{processor()}, one process, load {load()}")
-    print(
-        f"{options.videos} videos of {options.minutes:g} minutes: {len(given[0]):,} true bouts, "
-        f"{len(given[1]):,} predicted"
-    )
+    minutes = f"{options.videos} videos of {options.minutes:g} minutes"
+    print(f"{minutes}: {len(given[0]):,} true bouts, of {lengths(given[0])} frames, {len(given[1]):,} predicted")
     ways = {"by intervals": lambda: metric.score(*given).value, "sets of frames": lambda: by_sets(*given)}
     values = {way: run() for way, run in ways.items()}  # which also warms up
     one, other = values.values()
     if abs(one - other) > 1e-12:
         raise AssertionError(f"the two do not agree: {values}")
-    print(f"both find {one:.10f}; seconds, median of {options.repeats} (smallest..largest)")
+    print(f"both find {one:.10f}; CPU seconds, median of {options.repeats} (smallest..largest)")
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(options.repeats):
         for way, run in ways.items():
-            began = time.perf_counter()
+            began = time.process_time()
             run()
-            seconds[way].append(time.perf_counter() - began)
+            seconds[way].append(time.process_time() - began)
     for way, took in seconds.items():
         print(f"  {way:16} {spread(took, '.4f'):>28}")
     ratio = median(slow / fast for fast, slow in zip(*seconds.values(), strict=True))

@@ -46,6 +46,13 @@ def test_rules(truth: list[Row], predicted: list[Row], expected: float) -> None:
     assert score(truth, predicted) == pytest.approx(expected, abs=1e-10)
 
 
+def test_frames_may_be_any_numbers() -> None:
+    far = 4 * 10**18  # of two keys more than 64 bits
+    truth = [row("1", 0, 10), row("1", 0, 10, "mouse1,mouse2,sniff"), row("1", far, far + 10, "mouse1,self,rear")]
+    predicted = [row("1", 5, 10), row("1", far + 5, far + 15, "mouse1,self,rear"), row("9", -far, 5)]
+    assert score(truth, predicted) == pytest.approx((10 / 15 + 0 + 1 / 2) / 3)
+
+
 def test_ids_are_names() -> None:
     assert score([row("1", 0, 10)], [("1", "1", "2", "attack", 0, 10)]) == 0.0
 

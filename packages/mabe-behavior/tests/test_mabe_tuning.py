@@ -179,14 +179,50 @@ def test_videos_without_a_true_bout_do_not_count(noisy: list[Stream]) -> None:
     assert tuning.fit([*noisy, nothing]) == tuning.fit(noisy)
 
 
-def test_the_contest_scores_as_the_metric_does(noisy: list[Stream]) -> None:
-    rules = tuning.fit(noisy, passes=0)
-    assert contest._score(contest._groups(noisy, rules)) == pytest.approx(tuning.gain(noisy, rules).tuned, abs=1e-12)
-    pooled = {**rules.pooled, "sniff": Rule(**(vars(rules.pooled["sniff"]) | {"threshold": 0.25}))}
-    factor = 0.25 / rules.pooled["sniff"].threshold
-    for_all = Rules(rules.pooled, {}, {})
-    expected = tuning.gain(noisy, Rules(pooled)).tuned
-    assert contest._score(contest._groups(noisy, for_all), "sniff", factor) == pytest.approx(expected, abs=1e-6)
+@pytest.fixture(scope="module")
+def short() -> list[Stream]:
+    """Streams with bouts at both their ends, in some of which nobody looked for an action that the lab has."""
+    found = made(60, 40, seed=3, noise=0.7, unknown=False)
+    for k in range(0, 60, 4):
+        one = found[k]
+        y_TK, p_TK = one.truth_TK.copy(), one.p_TK.copy()
+        y_TK[:, k % 3], p_TK[:, k % 3] = -1, 1.0  # must not be said, however likely
+        found[k] = Stream(one.video, one.lab, one.agent, one.target, one.actions, p_TK, one.fps, y_TK)
+    return streams.counted(found)
+
+
+@pytest.mark.parametrize("gap", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize("least", [0.0, 0.2, 0.5])
+def test_f_of_cleaned_bouts_is_the_official_one(short: list[Stream], gap: float, least: float) -> None:
+    mount = [
+        Stream(one.video, one.lab, one.agent, one.target, ("mount",), one.p_TK[:, [2]], one.fps, one.truth_TK[:, [2]])
+        for one in short
+    ]
+    mount = streams.counted(mount)
+    rule = Rule(0.25, 0.1, gap, least)
+    said = postprocessing.apply_all(mount, Rules({"mount": rule}), streams.labeled(mount))
+    found = tuning._Runs.of(mount, "mount", rule)
+    assert found._f(gap, least, "lab") == pytest.approx(tuning.score(mount, said))
+    as_one = metric.score(streams.truth(mount), said, dict.fromkeys(streams.labs(mount), "all"), streams.labeled(mount))
+    assert found._f(gap, least, "frame") == pytest.approx(as_one.value)
+
+
+@pytest.mark.parametrize("gap", [0.1, 1.0])
+def test_the_contest_scores_as_the_metric_does(short: list[Stream], noisy: list[Stream], gap: float) -> None:
+    for given_streams in (short, noisy):
+        fitted = tuning.fit(given_streams, passes=0, gaps=[gap], leasts=[0.2])
+        groups = contest._groups(given_streams, fitted)
+        assert contest._score(groups) == pytest.approx(tuning.gain(given_streams, fitted).tuned, abs=1e-12)
+        # an action's factor, first as a trial, then for good; then that of another
+        pooled, *labs = (contest._scaled(of, {"sniff": 0.5}) for of in (fitted.pooled, *fitted.labs.values()))
+        changed = Rules(pooled, dict(zip(fitted.labs, labs, strict=True)))
+        expected = tuning.gain(given_streams, changed).tuned
+        assert contest._score(groups, "sniff", 0.5) == pytest.approx(expected, abs=1e-12)
+        for group in groups:
+            group.take("sniff", 0.5)
+        assert contest._score(groups) == pytest.approx(expected, abs=1e-12)
+        fresh = contest._score(contest._groups(given_streams, changed), "chase", 1.3)
+        assert contest._score(groups, "chase", 1.3) == pytest.approx(fresh, abs=1e-12)
 
 
 def test_the_contest_raises_what_takes_others_frames() -> None:

@@ -57,7 +57,7 @@ def _largest(rules: Rules, action: str) -> float:
 
 
 def _scaled(of: Mapping[str, Rule], factors: Mapping[str, float]) -> dict[str, Rule]:
-    return {action: replace(rule, threshold=rule.threshold * factors[action]) for action, rule in of.items()}
+    return {action: replace(rule, threshold=rule.threshold * factors.get(action, 1.0)) for action, rule in of.items()}
 
 
 @dataclass
@@ -73,6 +73,8 @@ class _Group:
     least_K: NDArray[np.float64]
     there_K: Ints = field(init=False)  # frames
     said_2K: Ints = field(init=False)  # frames said: wrongly, rightly
+    _of: int = field(init=False, default=-1)  # whose opponents are kept
+    _kept: tuple[Ints, NDArray[np.float32]] = field(init=False)
 
     def __post_init__(self) -> None:
         self.there_K = (self.y_KN == 1).sum(axis=1)
@@ -92,10 +94,6 @@ class _Group:
         if action in self.actions:
             self.said_2K = self.tried(action, factor)
             self.ratio_KN[self.actions.index(action)] /= np.float32(factor)
-            self._of = -1
-
-    _of: int = field(init=False, default=-1)  # whose opponents are kept
-    _kept: tuple[Ints, NDArray[np.float32]] = field(init=False)
 
     def _others(self, k: int) -> tuple[Ints, NDArray[np.float32]]:
         """(number, ratio), each (N,), of the best action but k."""

@@ -187,7 +187,7 @@ def found(
     return {action: Found(*values) for action, *values in zip(actions, *counts, strict=True)}
 
 
-def _united(table: Bouts, keys: Mapping[tuple[str, ...], int], room: int) -> tuple[Ints, Ints]:
+def _united(table: Bouts, keys: Mapping[tuple[str, str, str, str], int], room: int) -> tuple[Ints, Ints]:
     """(starts, stops) of the stretches of frames of all keys, one key's after another's on one line."""
     shift = room * np.array([keys[row[:4]] for row in table.rows], np.int64)
     order = np.argsort(table.start + shift, kind="stable")

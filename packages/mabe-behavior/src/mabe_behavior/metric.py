@@ -84,12 +84,14 @@ def score(
             raise ValueError(f"{name}: is empty")
         if (wrong := np.flatnonzero(table.start > table.stop)).size:
             raise ValueError(f"{name}: {_told(table, wrong[0])} ends before it starts")
-    predicted = predicted.take(_counted(predicted, frozenset(truth.video.tolist()), labeled))
     both = joined([truth, predicted])
     is_true_B = np.arange(len(both)) < len(truth)
-    key_B, first_K = _coded(both.video, both.agent, both.target, both.action)
-    pair_B, _ = _coded(both.video, both.agent, both.target)
-    sweep = _Sweep(key_B, both.start, both.stop, is_true_B)
+    pair_B = _coded(both.video, both.agent, both.target)
+    key_B = _coded(pair_B, both.action)
+    row_B = np.flatnonzero(is_true_B | _counted(both, key_B, frozenset(truth.video.tolist()), labeled))
+    _, place_K, key_B = np.unique(key_B[row_B], return_index=True, return_inverse=True)
+    first_K = row_B[place_K]  # the first row of each key
+    sweep = _Sweep(key_B, both.start[row_B], both.stop[row_B], is_true_B[row_B])
     _refuse_two_at_once(sweep, pair_B[first_K], first_K, both)
     lab_K = [lab_of[video] for video in both.video[first_K].tolist()]
     found: dict[str, dict[str, Counts]] = {}
@@ -104,25 +106,24 @@ def score(
 
 
 def _counted(
-    predicted: Bouts, videos: Collection[str], labeled: Mapping[str, Collection[Behaviour]]
+    bouts: Bouts, key_B: Ints, videos: Collection[str], labeled: Mapping[str, Collection[Behaviour]]
 ) -> NDArray[np.bool_]:
-    """Which predictions count: of a video of the truth, and looked for in it."""
+    """Which bouts would count as predictions: of a video of the truth, and looked for in it."""
     looked_for = {(video, *one) for video in videos for one in labeled.get(video, ())}
-    keys = zip(
-        *(column.tolist() for column in (predicted.video, predicted.agent, predicted.target, predicted.action)),
-        strict=True,
-    )
-    return np.fromiter((key in looked_for for key in keys), bool, len(predicted))
+    _, first_K, key_B = np.unique(key_B, return_index=True, return_inverse=True)
+    counted_K = [row[:4] in looked_for for row in bouts.take(first_K).rows]
+    return np.array(counted_K, bool)[key_B]
 
 
-def _coded(*columns: NDArray[np.str_]) -> tuple[Ints, Ints]:
-    """(number of each row's combination, the first row of each combination)."""
+def _coded(*columns: NDArray[np.str_] | Ints) -> Ints:
+    """A number for each row's combination, the same for the same."""
     code = np.zeros(len(columns[0]), np.int64)
     for column in columns:
-        values, inverse = np.unique(column, return_inverse=True)
-        code = code * len(values) + inverse
-    _, first, inverse = np.unique(code, return_index=True, return_inverse=True)
-    return inverse.astype(np.int64), first.astype(np.int64)
+        # texts are slow to sort; rows of a video mostly stand together, and one of each such stretch will do
+        first = np.flatnonzero(np.append(True, column[1:] != column[:-1]))
+        values, inverse = np.unique(column[first], return_inverse=True)
+        code = code * len(values) + np.repeat(inverse, np.diff(first, append=len(column)))
+    return code
 
 
 class _Sweep:
@@ -132,7 +133,7 @@ class _Sweep:
         place = np.concatenate((start_B, stop_B))
         key = np.tile(key_B, 2)
         change = np.repeat([1, -1], len(key_B))
-        order = np.lexsort((place, key))
+        order = _order(key, place)
         self.key, self.place, change = key[order], place[order], change[order]
         is_true = np.tile(is_true_B, 2)[order]
         # the changes of a key add up to 0, so that sums may run on from key to key
@@ -145,6 +146,15 @@ class _Sweep:
             np.bincount(self.key, length * which, keys).astype(np.int64)
             for which in (self.true & self.found, self.true & ~self.found, ~self.true & self.found)
         )
+
+
+def _order(key: Ints, place: Ints) -> Ints:
+    """By key, then by place; what comes first of one place does not matter, as no frame lies between."""
+    first, last = int(place.min()), int(place.max())
+    span = last - first + 1
+    if (int(key.max()) + 1) * span >= 2**63:  # a submission may name any frame
+        return np.lexsort((place, key))
+    return np.argsort(key * span + (place - first))  # one number a row sorts seven times as fast
 
 
 def _refuse_two_at_once(sweep: _Sweep, pair_K: Ints, first_K: Ints, both: Bouts) -> None:

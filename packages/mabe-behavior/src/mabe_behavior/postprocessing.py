@@ -135,8 +135,8 @@ def apply(stream: Stream, rules: Rules, allowed: Collection[Behaviour] | None = 
     number_R, start_R, stop_R = spans(action_T)
     done = number_R != NOTHING
     action_R = np.array([stream.actions[k] for k in said])[number_R[done]]
-    who = (np.full(len(action_R), name) for name in (stream.video, stream.agent, stream.target))
-    return Bouts(*who, action_R, start_R[done], stop_R[done])
+    video, agent, target = (np.full(len(action_R), name) for name in (stream.video, stream.agent, stream.target))
+    return Bouts(video, agent, target, action_R, start_R[done], stop_R[done])
 
 
 def apply_all(

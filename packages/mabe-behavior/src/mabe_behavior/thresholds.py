@@ -9,7 +9,7 @@ Shapes: T frames, K actions, B + 1 = 257 bins, B thresholds.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Literal
 
 import numpy as np
@@ -100,9 +100,9 @@ def score(histograms: Histograms, by: PooledBy = "lab") -> float:
     return float(np.mean([np.mean(values) for values in labs.values()]))
 
 
-def of_streams(streams: Iterable[Stream], p_of: Mapping[int, NDArray[np.floating]] | None = None) -> Histograms:
-    """Histograms of streams' own probabilities, or of those of each by its place."""
+def of_streams(streams: Iterable[Stream]) -> Histograms:
+    """Histograms of streams' own probabilities."""
     found = Histograms()
-    for place, stream in enumerate(streams):
-        found.add(stream, stream.p_TK if p_of is None else p_of[place])
+    for stream in streams:
+        found.add(stream, stream.p_TK)
     return found

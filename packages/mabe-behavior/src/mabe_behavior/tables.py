@@ -1,2 +1,0 @@
-def all_of(model, others):
-    return {}

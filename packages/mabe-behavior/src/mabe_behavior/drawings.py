@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -62,7 +62,7 @@ def ethogram(
     tables = {"annotated": truth, "predicted": predicted} if truth is not None else {"predicted": predicted}
     edges = np.linspace(begin, end, COLUMNS + 1)
     found = {
-        name: _coverage(table.take(table.video == video), fps, edges)
+        name: coverage(table.take(table.video == video), fps, edges)
         for name, table in tables.items()
         if table is not None
     }
@@ -172,7 +172,7 @@ def labs(
         axes.hlines(y, columns["low"], columns["high"], color=COLOURS[0], linewidth=7, alpha=0.3)
         axes.plot(columns["score"], y, "o", color=COLOURS[0], markersize=6.5, label="model", zorder=3)
         for marker, (name, colour) in zip(MARKERS, zip(marks or (), COLOURS[1:], strict=False), strict=False):
-            hollow = {} if marker == "x" else {"markerfacecolor": "white"}
+            hollow: dict[str, Any] = {} if marker == "x" else {"markerfacecolor": "white"}
             axes.plot(columns[name], y, marker, color=colour, markersize=5.5, label=name, **hollow)
         axes.set_yticks(y, names)
         axes.set(xlabel=xlabel, ylim=(len(names) - 0.4, -0.6))
@@ -188,8 +188,13 @@ def labs(
 _INTERVALS = "Bars: 95 % intervals of the model's score."
 
 
-def _coverage(table: Bouts, fps: float, edges: Doubles) -> dict[Behaviour, Doubles]:
-    """Of each behaviour (C,) which share of the time between two edges, in seconds, it is done."""
+def coverage(table: Bouts, fps: float, edges: Doubles) -> dict[Behaviour, Doubles]:
+    """Of each behaviour (C,) which share of the time between two edges it is done; none of it: not among them.
+
+    Args:
+        table: bouts of one video.
+        edges: (C + 1,) seconds, growing.
+    """
     found: dict[Behaviour, Doubles] = {}
     for _, agent, target, action, start, stop in table.rows:
         share_C = np.clip(np.minimum(stop / fps, edges[1:]) - np.maximum(start / fps, edges[:-1]), 0, None)
@@ -206,10 +211,8 @@ def _rows(found: Mapping[str, Mapping[Behaviour, Doubles]]) -> tuple[list[Behavi
         for row, share_C in of.items():
             amount[row] = amount.get(row, 0.0) + float(share_C.sum())
     most = sorted(amount, key=lambda row: -amount[row])[:MOST_ROWS]
-    last = len(palette.ORDER)
-    order = sorted(
-        most, key=lambda row: (row.agent, row.target == SELF, row.target, palette.ORDER.get(row.action, last))
-    )
+    place = {action: k for k, action in enumerate(palette.COLOUR_OF)}
+    order = sorted(most, key=lambda row: (row.agent, row.target == SELF, row.target, place.get(row.action, len(place))))
     return order, len(amount) - len(most)
 
 

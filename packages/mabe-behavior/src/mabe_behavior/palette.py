@@ -44,11 +44,10 @@ def _shade(hue: str, mixed: float) -> str:
     return "#" + "".join(f"{round(channel + abs(mixed) * (towards - channel)):02x}" for channel in channels)
 
 
-COLOUR_OF: dict[str, str] = {}
+COLOUR_OF: dict[str, str] = {}  # kindred actions beside each other
 for _action, _hue in COMMON.items():
     COLOUR_OF[_action] = _hue
     COLOUR_OF |= {kin: _shade(_hue, mixed) for kin, mixed in zip(KIN.get(_action, ()), _MIXED, strict=False)}
-ORDER = {action: place for place, action in enumerate(COLOUR_OF)}  # kindred actions beside each other
 
 
 def colour(action: str) -> str:

@@ -21,6 +21,7 @@ from shared_core.figures import COLOURS, GRID, INK
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
 Row = tuple[str, str, str, str, int, int]  # of a bout, as `Bouts.rows` has them
@@ -77,10 +78,12 @@ def animation(tracks: Tracks, bout: Row, path: Path, *, slower: float = SLOWER) 
     Args:
         slower: how many times slower than it happened.
 
-    Raises ValueError as `strip` does.
+    Raises ValueError as `strip` does, and for a `slower` that is not above 0.
     """
     from PIL import Image
 
+    if not slower > 0:
+        raise ValueError(f"slower {slower:g}; must be above 0")
     scene, fps = Scene.of(tracks, bout), tracks.fps
     step = max(1, round(fps / PICTURES / slower))
     around, end = round(AROUND * fps), min(scene.stop, scene.start + round(LONGEST * fps))
@@ -89,19 +92,22 @@ def animation(tracks: Tracks, bout: Row, path: Path, *, slower: float = SLOWER) 
     if not np.isfinite(reach):
         raise ValueError(f"{scene.told}: none of its mice is seen")
     pictures = []
-    drawn, axes = _canvas()
+    canvas, axes = _canvas()
     scene.stage(axes, middle, reach)
     scene.scale(axes)
+    for place, (colour, name) in enumerate(list(scene.roles.values())[:2]):
+        canvas.figure.text(0.03 + 0.26 * place, 0.022, name, color=colour, fontsize=8)
     text = axes.set_title("", fontsize=9)
     for frame in frames.tolist():
         weight = "bold" if scene.start <= frame < scene.stop else "normal"
         text.set(text=f"{scene.told}\n{scene.time(frame)}", color=scene.ink(frame), fontweight=weight)
         mice = scene.mice(axes, frame)
-        drawn.canvas.draw()
-        pictures.append(Image.fromarray(np.asarray(drawn.canvas.buffer_rgba())[..., :3].copy()))
+        canvas.draw()
+        pictures.append(Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy()))
         for artist in mice:
             artist.remove()
-    colours = pictures[len(pictures) // 2].quantize(48, dither=Image.Dither.NONE)
+    some = Image.fromarray(np.concatenate([np.asarray(one) for one in pictures[:: max(1, len(pictures) // 6)]]))
+    colours = some.quantize(48, dither=Image.Dither.NONE)
     flat = [picture.quantize(palette=colours, dither=Image.Dither.NONE) for picture in pictures]
     path.parent.mkdir(parents=True, exist_ok=True)
     with files.atomic_path(path) as temporary:
@@ -211,18 +217,21 @@ class Scene:
 
     def _trail(self, axes: Axes, frame: int, animal: int, colour: str) -> Artist:
         """Where the body was, fainter the longer ago."""
+        from matplotlib.colors import to_rgba_array
+
         first, step = max(0, frame - round(TRAIL * self.tracks.fps)), max(1, round(self.tracks.fps / DOTS))
         dots_TX = self.bodies.centre(slice(first, frame + 1), animal)[::-1][::step]
         fade = np.linspace(0.9, 0.2, len(dots_TX))
-        return axes.scatter(*dots_TX.T, s=3.5, color=colour, alpha=fade, linewidths=0, zorder=0.9)
+        colours = to_rgba_array([colour] * len(dots_TX), fade)
+        return axes.scatter(dots_TX[:, 0], dots_TX[:, 1], s=3.5, c=colours, linewidths=0, zorder=0.9)
 
     def scale(self, axes: Axes) -> None:
         """A bar under the right corner, as long as a square of the grid."""
         right, bottom = axes.get_xlim()[1], axes.get_ylim()[0]
         long, below = SQUARES * self.tracks.pixels_per_cm, 0.05 * (right - axes.get_xlim()[0])
-        bar = {"color": INK, "linewidth": 2, "solid_capstyle": "butt", "clip_on": False}
+        bar: dict[str, Any] = {"color": INK, "linewidth": 2, "solid_capstyle": "butt", "clip_on": False}
         axes.plot([right - long, right], [bottom + below] * 2, **bar)
-        words = {"fontsize": 7.5, "ha": "right", "va": "center", "color": INK}
+        words: dict[str, Any] = {"fontsize": 7.5, "ha": "right", "va": "center", "color": INK}
         axes.text(right - long - below / 2, bottom + below, f"{SQUARES:g} cm", **words)
 
     def legend(self, drawn: Figure) -> None:
@@ -238,10 +247,9 @@ def _within(places: NDArray[np.float64], frames: int) -> Ints:
     return np.unique(np.clip(np.rint(places), 0, frames - 1).astype(np.int64))
 
 
-def _canvas() -> tuple[Figure, Any]:
+def _canvas() -> tuple[FigureCanvasAgg, Axes]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     drawn = Figure(figsize=(3.4, 3.7), dpi=100, facecolor="white")
-    FigureCanvasAgg(drawn)
-    return drawn, drawn.add_axes((0.02, 0.07, 0.96, 0.81))
+    return FigureCanvasAgg(drawn), drawn.add_axes((0.02, 0.07, 0.96, 0.81))

@@ -6,7 +6,7 @@ In the challenge's metric against the bouts that the lab's annotator marked: "it
 from the noiseless state by the lab's own thresholds, the oracle; "default rules" are those by the thresholds of
 `Rules()`, of the same mice. Where a lab has no thresholds of its own the two agree. Each number is the mean over draws
 of so many videos with the least and the largest. The second table has every action: its bouts in the draw that has the
-fewest, and its mean F by either rules. It takes about twenty seconds on one core.
+fewest, and its mean F by either rules. It takes half a minute on one core.
 """
 
 from __future__ import annotations

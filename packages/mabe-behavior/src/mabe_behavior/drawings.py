@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Doubles = NDArray[np.float64]
 MOST_ROWS = 20  # of an ethogram; of more, those with most to be seen
 COLUMNS = 640  # of a row; finer than pixels
-PALEST = 0.3  # how solid a column is that has next to nothing in it
+PALEST = 0.6  # how solid a column is that has next to nothing in it
 SMALL = 7.5  # points
 MARKERS = ("D", "x", "^", "s")
 _SAID, _TRUE = (0.08, 0.30), (0.36, 0.90)  # from where to where bars lie in a row

@@ -96,7 +96,7 @@ def animation(tracks: Tracks, bout: Row, path: Path, *, slower: float = SLOWER) 
     scene.stage(axes, middle, reach)
     scene.scale(axes)
     for place, (colour, name) in enumerate(list(scene.roles.values())[:2]):
-        canvas.figure.text(0.03 + 0.26 * place, 0.022, name, color=colour, fontsize=8)
+        canvas.figure.text(0.03 + 0.31 * place, 0.022, name, color=colour, fontsize=8)
     text = axes.set_title("", fontsize=9)
     for frame in frames.tolist():
         weight = "bold" if scene.start <= frame < scene.stop else "normal"

@@ -18,7 +18,7 @@ from mabe_behavior.simulation.labs import LABS, Lab
 from mabe_behavior.simulation.rules import ALONE as RULED_ALONE
 from mabe_behavior.simulation.rules import PRECEDENCE
 
-VIDEOS, SECONDS = 5, 60.0
+VIDEOS, SECONDS = 8, 60.0
 CLEAN = {"noise": 0.0, "bias": 0.0, "wild": 0.0, "lost": 0.0, "hidden": 0.0, "dropped": 0.0}
 
 
@@ -45,10 +45,16 @@ def test_the_oracle_is_good_but_not_perfect(everything: Everything) -> None:
         {one.name: one.labeled for one in everything.recordings},
     )
     assert 0.85 < found.value < 0.95
-    assert all(0.8 < value < 0.97 for value in found.labs.values())
+    assert all(0.85 < value < 0.97 for value in found.labs.values())
     # every lab has all that it looks for
     assert {lab: set(of) for lab, of in found.counts.items()} == {lab.name: set(lab.actions) for lab in LABS}
     assert min(value for of in found.actions.values() for value in of.values()) > 0.7
+
+
+def test_every_action_occurs(everything: Everything) -> None:
+    for lab in LABS:
+        bouts = joined([one.bouts for one in everything.of(lab)])
+        assert all((bouts.action == action).sum() >= 5 for action in lab.actions), lab.name
 
 
 def test_actions_are_as_rare_as_real_ones(everything: Everything) -> None:
@@ -68,12 +74,11 @@ def test_labs_look_for_what_people_look_for() -> None:
     assert set(PRECEDENCE) <= set(TOGETHER) and set(RULED_ALONE) <= set(ALONE)
     assert len({lab.name for lab in LABS}) == len(LABS) >= 6
     for lab in LABS:
-        assert 3 <= len(lab.actions) <= 7
+        assert 3 <= len(lab.actions) <= 9
         assert {one.action for one in lab.labeled} == set(lab.actions)
         assert all((one.target == SELF) == (one.action in ALONE) and one.agent != one.target for one in lab.labeled)
-        # whoever leaves this lab out still learns each of its actions elsewhere, but for kinds of sniffing and walking
-        elsewhere = {action for other in LABS if other is not lab for action in other.actions}
-        assert len(set(lab.actions) & elsewhere) >= 3
+        # whoever leaves this lab out still learns each of its actions elsewhere
+        assert set(lab.actions) <= {action for other in LABS if other is not lab for action in other.actions}
     assert {lab.mice for lab in LABS} == {2, 3} and {lab.camera.fps for lab in LABS} >= {10, 30, 120}
     assert [one.agent for one in labs.lab("resident").labeled] == ["mouse1"] * 4
     with pytest.raises(ValueError, match="'nowhere'; must be one of resident"):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from mabe_behavior import measures, outcome, saved, subject, tables, tuning
+from mabe_behavior import measures, pictures, saved, streams, subject, tables, tuning
 from mabe_behavior.bouts import Bouts, joined
 from mabe_behavior.config import Config, EvaluateOptions
 from mabe_behavior.data import Material
 from mabe_behavior.outcome import Outcome
+from mabe_behavior.recording import Recording
 from mabe_behavior.saved import BLEND, NETWORKS, TREES_ALONE
 from mabe_behavior.streams import Stream
 from mabe_behavior.subject import Trained
@@ -41,6 +41,7 @@ NAMES = {
     "plain": "without tuning: threshold 0.5, nothing smoothed",
     "oracle": "oracle: the rules that the simulated mice are annotated by",
 }
+SHORT = {NETWORKS: "networks", TREES_ALONE: "trees", "plain": "untuned", "oracle": "oracle"}
 
 
 def run(app: App, config: Config, options: EvaluateOptions) -> int:
@@ -51,7 +52,9 @@ def run(app: App, config: Config, options: EvaluateOptions) -> int:
     who = subject.find(app, config, options, runtime.device)
     material = saved.material(who.run, config, who.about)
     model, others = judged(who, material, options)
-    records.write_evaluation(who.run, options.split, evaluation(who, model, others, options.split))
+    recordings = {name: material.recording(number) for number, name in _numbers(material, options.split)}
+    about = evaluation(who, model, others, options.split, recordings)
+    records.write_evaluation(who.run, options.split, about)
     print(report.write([who.run.path], headline=app.headline))
     return 0
 
@@ -73,6 +76,12 @@ def judged(who: Trained, material: Material, options: EvaluateOptions) -> tuple[
     if who.config.data.source == "sample":
         others["oracle"] = model.other(_oracle(who.config, [material.rows[n]["name"] for n in numbers]))
     return model, others
+
+
+def _numbers(material: Material, split: str) -> list[tuple[int, str]]:
+    """Numbers and names of a part's recordings."""
+    numbers = material.parts.test if split == "test" else material.parts.train
+    return [(number, material.rows[number]["name"]) for number in numbers.tolist()]
 
 
 def _said(who: Trained, material: Material, split: str) -> tuple[subject.Said, list[int]]:
@@ -105,36 +114,43 @@ def _oracle(config: Config, names: list[str]) -> Bouts:
     return joined(found)
 
 
-def evaluation(who: Trained, model: Outcome, others: Mapping[str, Outcome], split: str) -> Evaluation:
+def evaluation(
+    who: Trained, model: Outcome, others: Mapping[str, Outcome], split: str, recordings: Mapping[str, Recording]
+) -> Evaluation:
     """Metrics, baselines, tables and figures of one part, in the form of `records.write_evaluation`."""
-    figures = _figures(who, model, others, split)
-    about: Evaluation = {
+    score = model.estimate()
+    figures = pictures.of_evaluation(who.run.figures, split, model, others.get("oracle"), recordings)
+    found = measures.found(model.truth, model.said, streams.labeled(model.given))
+    total = measures.total(found)
+    return {
         "checkpoint": who.name,
         "n": len({one.video for one in model.given}),
         "headline": "score",
-        "metrics": {"score": model.estimate().as_dict(), **_metrics(model)},
+        "metrics": {
+            "score": score.as_dict(),
+            "bout_f1": {"value": total.f1},
+            "bouts_hit": {"value": total.hit_share},
+            "bouts_right": {"value": total.right_share},
+        },
         "baselines": {NAMES[name]: {"score": one.estimate().as_dict()} for name, one in others.items()},
-        "tables": tables.all_of(model, others),
+        "tables": _tables(model, others, recordings, found),
         "figures": [f"figures/{path.name}" for path in figures],
         "notes": [OFFICIAL, UNFINISHED if who.decided is None else TUNED if split == "test" else CHOSEN_HERE],
     }
-    return about
 
 
-def _metrics(model: Outcome) -> dict[str, Any]:
-    found = measures.found(model.truth, model.said, outcome.streams.labeled(model.given))
-    total = measures.total(found)
+def _tables(
+    model: Outcome, others: Mapping[str, Outcome], recordings: Mapping[str, Recording], found: Mapping[str, Any]
+) -> dict[str, tables.Rows]:
+    estimates = {lab: model.of_lab(lab).estimate() for lab in model.score.labs}
+    beside = {SHORT[name]: one.score for name, one in others.items()}
+    fps = {name: one.tracks.fps for name, one in recordings.items()}
+    lab_of = streams.labs(model.given)
     return {
-        "bout_f1": {"value": total.f1},
-        "bouts_hit": {"value": total.hit_share},
-        "bouts_right": {"value": total.right_share},
+        "Laboratories": tables.by_lab(model.score, estimates, model.estimate(), beside),
+        "Actions of each laboratory": tables.by_action(model.score, model.truth, lab_of, fps),
+        "Bouts": tables.by_bout(found),
     }
-
-
-def _figures(who: Trained, model: Outcome, others: Mapping[str, Outcome], split: str) -> list[Path]:
-    from mabe_behavior import pictures
-
-    return pictures.of_evaluation(who, model, others, split)
 
 
 def _actions(given: list[Stream]) -> set[str]:

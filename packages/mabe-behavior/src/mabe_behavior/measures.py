@@ -287,15 +287,18 @@ def interval(
     whole = metric.score(truth, predicted, lab_of, labeled)
     of_video = metric.score(truth, predicted, {video: video for video in videos}, labeled).counts
     rng, values_R = np.random.default_rng(seed), np.zeros(resamples)
-    count = 0
+    count = single = 0
     for lab in sorted(whole.counts):
         mine = sorted(video for video in videos if lab_of[video] == lab)
         units = [recording_of[video] if recording_of is not None else video for video in mine]
         count += len(set(units))
+        single += len(set(units)) == 1
         values_R += _resampled(units, [of_video[video] for video in mine], resamples, rng)
     deviations = values_R / len(whole.counts) - whole.value
     low, high = (float(bound) for bound in np.quantile(deviations, [0.025, 0.975]))
     method = f"bootstrap 95 % over {count:,} recordings within {len(whole.counts)} labs"
+    if single:
+        method += f", {single} of which have a single one, so that it is too narrow"
     return Estimate(whole.value, whole.value + min(0.0, low), whole.value + max(0.0, high), len(videos), method)
 
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+
 from mabe_behavior import measures, metric, postprocessing, streams
 from mabe_behavior.bouts import Bouts
 from mabe_behavior.metric import Counts, Score
@@ -55,6 +57,13 @@ class Outcome:
             streams.labeled(self.given),
             recording_of=self.video_of,
         )
+
+    def of_lab(self, lab: str) -> Outcome:
+        """Of one laboratory's videos."""
+        mine = [one for one in self.given if one.lab == lab]
+        videos = {one.video for one in mine}
+        said = self.said.take(np.array([video in videos for video in self.said.video.tolist()], bool))
+        return Outcome(mine, said, {video: of for video, of in self.video_of.items() if video in videos})
 
     def other(self, said: Bouts) -> Outcome:
         """The same videos with other bouts."""

@@ -59,8 +59,9 @@ def test_model_knows_neither_files_nor_trainer(package: Package) -> None:
     while todo:
         path = todo.pop()
         seen.add(path)
-        own = {hit.split(": ")[1].split(".")[1] for hit in imports_any(path, {package.module}) if hit.count(".") > 1}
-        todo += [file for name in own if (file := package.source / f"{name}.py").is_file() and file not in seen]
+        own = [hit.split(": ")[1].split(".")[1:] for hit in imports_any(path, {package.module}) if hit.count(".") > 1]
+        files = {package.source.joinpath(*names[:depth]).with_suffix(".py") for names in own for depth in (1, 2)}
+        todo += [file for file in files if file.is_file() and file not in seen]
     banned = OUTSIDE | {"pathlib", "os", "json", "shutil", "io"}
     assert [hit for path in seen for hit in imports_any(path, banned)] == []
     assert [f"{path.name}:{line}" for path in seen for line in _calls(path, {"open"})] == []
@@ -79,13 +80,18 @@ def test_files_fit_a_room() -> None:
     assert {str(path.relative_to(ROOT)): n for path, n in lengths.items() if n > LONGEST_FILE} == {}
 
 
+# two data sets are pickles: this file opens them with an unpickler that knows arrays and plain containers only
+RESTRICTED = "mabe_behavior/formats/pickles.py"
+
+
 def test_unpickling_is_impossible() -> None:
-    """Every `torch.load` says `weights_only=True`, nothing says `allow_pickle`, nothing imports pickle."""
+    """Every `torch.load` says `weights_only=True`, nothing says `allow_pickle`, one file alone imports pickle."""
     wrong = []
     for path in tracked_files():
         if path.suffix != ".py" or "tests" in path.parts:
             continue
-        wrong += imports_any(path, {"pickle", "dill", "joblib", "cloudpickle", "shelve"})
+        if not path.as_posix().endswith(RESTRICTED):
+            wrong += imports_any(path, {"pickle", "dill", "joblib", "cloudpickle", "shelve"})
         for node in ast.walk(ast.parse(path.read_text())):
             if not isinstance(node, ast.Call):
                 continue

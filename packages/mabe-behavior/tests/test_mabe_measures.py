@@ -1,6 +1,5 @@
 """Measures by frame and bout against scikit-learn and plain restatements, and the interval of the official score."""
 
-import time
 from itertools import pairwise
 from typing import Any
 
@@ -226,11 +225,18 @@ def test_a_single_recording_of_a_lab_has_no_width() -> None:
         measures.interval(*simulated(1, 1), resamples=0)
 
 
-def test_the_interval_is_fast() -> None:
-    given_bouts = simulated(200, 10)
-    began = time.process_time()
-    measures.interval(*given_bouts, resamples=2000)
-    assert time.process_time() - began < 5
+def test_a_difference_is_over_the_same_draws() -> None:
+    """Of itself nothing; of what is worse everywhere it is above 0, although the intervals of both overlap."""
+    true, said, lab_of, looked = simulated(16, 2)
+    none = measures.difference(true, said, said, lab_of, looked, resamples=300)
+    assert (none.value, none.low, none.high) == (0, 0, 0)
+    worse = Bouts(said.video, said.agent, said.target, said.action, said.start, np.maximum(said.stop - 2, said.start))
+    gap = measures.difference(true, said, worse, lab_of, looked, resamples=300)
+    one, other = (measures.interval(true, it, lab_of, looked, resamples=300) for it in (said, worse))
+    assert gap.value == pytest.approx(one.value - other.value)
+    assert gap.high - gap.low < min(one.high - one.low, other.high - other.low)
+    back = measures.difference(true, worse, said, lab_of, looked, resamples=300)
+    assert (back.value, back.low, back.high) == pytest.approx((-gap.value, -gap.high, -gap.low))
 
 
 def test_truth_of_streams_scores_1() -> None:

@@ -132,11 +132,17 @@ def evaluation(
             "bouts_hit": {"value": total.hit_share},
             "bouts_right": {"value": total.right_share},
         },
-        "baselines": {NAMES[name]: {"score": one.estimate().as_dict()} for name, one in others.items()},
+        "baselines": {NAMES[name]: _baseline(model, one) for name, one in others.items()},
         "tables": _tables(model, others, recordings, found),
         "figures": [f"figures/{path.name}" for path in figures],
         "notes": [OFFICIAL, UNFINISHED if who.decided is None else TUNED if split == "test" else CHOSEN_HERE],
     }
+
+
+def _baseline(model: Outcome, other: Outcome) -> dict[str, Any]:
+    found: dict[str, Any] = {"score": other.estimate().as_dict()}
+    gap = model.less(other)
+    return found if gap is None else {**found, "differences": {"score": gap.as_dict()}}
 
 
 def _tables(

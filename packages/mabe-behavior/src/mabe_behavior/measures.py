@@ -281,6 +281,52 @@ def interval(
 
     Raises ValueError as `metric.score` does, and for fewer than one resample.
     """
+    one = _draws(truth, predicted, lab_of, labeled, resamples, seed, recording_of)
+    return one.estimate(one.value, one.values_R)
+
+
+def difference(
+    truth: Bouts,
+    predicted: Bouts,
+    other: Bouts,
+    lab_of: Mapping[str, str],
+    labeled: Mapping[str, Collection[Behaviour]],
+    resamples: int = 1000,
+    seed: int = 0,
+    recording_of: Mapping[str, str] | None = None,
+) -> Estimate:
+    """The score less that of other predictions of the same videos, both on the same draws of recordings.
+
+    Arguments, errors and what the interval is for: as of `interval`.
+    """
+    one, two = (_draws(truth, said, lab_of, labeled, resamples, seed, recording_of) for said in (predicted, other))
+    return one.estimate(one.value - two.value, one.values_R - two.values_R)
+
+
+@dataclass(frozen=True)
+class _Draws:
+    """The score, and what it is when recordings are drawn anew."""
+
+    value: float
+    values_R: Doubles
+    videos: int
+    method: str
+
+    def estimate(self, value: float, values_R: Doubles) -> Estimate:
+        low, high = (float(bound) for bound in np.quantile(values_R - value, [0.025, 0.975]))
+        return Estimate(value, value + min(0.0, low), value + max(0.0, high), self.videos, self.method)
+
+
+def _draws(
+    truth: Bouts,
+    predicted: Bouts,
+    lab_of: Mapping[str, str],
+    labeled: Mapping[str, Collection[Behaviour]],
+    resamples: int,
+    seed: int,
+    recording_of: Mapping[str, str] | None,
+) -> _Draws:
+    """The same draws for the same truth and seed, whatever is predicted."""
     if resamples < 1:
         raise ValueError(f"resamples: {resamples}; must be 1 or more")
     videos = set(truth.video.tolist())
@@ -294,12 +340,11 @@ def interval(
         count += len(set(units))
         single += len(set(units)) == 1
         values_R += _resampled(units, [of_video[video] for video in mine], resamples, rng)
-    deviations = values_R / len(whole.counts) - whole.value
-    low, high = (float(bound) for bound in np.quantile(deviations, [0.025, 0.975]))
-    method = f"bootstrap 95 % over {count:,} recordings within {len(whole.counts)} labs"
+    labs = f"{len(whole.counts)} lab{'s' if len(whole.counts) > 1 else ''}"
+    method = f"bootstrap 95 % over {count:,} recordings within {labs}"
     if single:
-        method += f", {single} of which have a single one, so that it is too narrow"
-    return Estimate(whole.value, whole.value + min(0.0, low), whole.value + max(0.0, high), len(videos), method)
+        method += f", {single} of which {'has' if single == 1 else 'have'} a single one, so that it is too narrow"
+    return _Draws(whole.value, values_R / len(whole.counts), len(videos), method)
 
 
 def _resampled(

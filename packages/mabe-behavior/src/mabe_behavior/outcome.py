@@ -58,6 +58,19 @@ class Outcome:
             recording_of=self.video_of,
         )
 
+    def less(self, other: Outcome) -> Estimate | None:
+        """The score less another one's of the same videos; None where either says nothing."""
+        if not len(self.said) or not len(other.said):
+            return None
+        return measures.difference(
+            self.truth,
+            self.said,
+            other.said,
+            streams.labs(self.given),
+            streams.labeled(self.given),
+            recording_of=self.video_of,
+        )
+
     def of_lab(self, lab: str) -> Outcome:
         """Of one laboratory's videos."""
         mine = [one for one in self.given if one.lab == lab]

@@ -35,6 +35,18 @@ class Key:
 KeyMap = Mapping[str, "str | Key"]
 
 
+def one_of(*allowed: str) -> Callable[[Any], str]:
+    """Converts the name of a choice: lower case, and ValueError where it is none of these."""
+
+    def convert(value: Any) -> str:
+        name = str(value).lower()
+        if name not in allowed:
+            raise ValueError(f"there is only {' or '.join(allowed)}")
+        return name
+
+    return convert
+
+
 def translate(document: Document, keys: KeyMap) -> tuple[Document, list[str]]:
     """The document under our keys, and one line for each key that was translated or dropped.
 

@@ -5,7 +5,7 @@ A split is an array of sample indices, ascending. The same arguments give the sa
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -75,6 +75,22 @@ def grouped(
     order = np.random.default_rng(seed).permutation(len(names))
     chosen = _assign(sizes, weights, order)
     return {name: np.flatnonzero(chosen[group_of] == split) for split, name in enumerate(shares)}
+
+
+def connected(count: int, pairs: Iterable[tuple[int, int]]) -> Indices:
+    """Groups of what must not be parted: (count,) of each number the smallest one that pairs connect it with."""
+    parent = list(range(count))
+
+    def root(number: int) -> int:
+        while parent[number] != number:
+            parent[number] = parent[parent[number]]
+            number = parent[number]
+        return number
+
+    for first, second in pairs:
+        one, other = sorted((root(first), root(second)))
+        parent[other] = one
+    return np.array([root(number) for number in range(count)], np.int64)
 
 
 def check_disjoint(splits: Mapping[str, Sequence[Hashable]], what: str) -> None:

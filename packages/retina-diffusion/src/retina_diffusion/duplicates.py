@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
+
+from shared_core import splits
 
 ALIKE = 0.999  # correlation of thumbnails; in IDRiD the next best pair has 0.995
 AT_ONCE = 2_048
@@ -41,6 +41,4 @@ def pairs(thumbnail_NSS: NDArray[np.uint8], alike: float = ALIKE) -> list[Pair]:
 
 def groups(count: int, found: list[Pair]) -> NDArray[np.int64]:
     """(N,) the same number for all rows that pairs connect."""
-    rows, columns = [pair.first for pair in found], [pair.second for pair in found]
-    graph = coo_matrix((np.ones(len(found)), (rows, columns)), shape=(count, count))
-    return connected_components(graph, directed=False)[1].astype(np.int64)
+    return splits.connected(count, ((pair.first, pair.second) for pair in found))

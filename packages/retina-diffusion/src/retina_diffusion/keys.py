@@ -4,19 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from shared_core.keymap import Key
+from shared_core.keymap import Key, one_of
 
 _RUN = "the run's folder holds it: runs/retina-diffusion/NAME"
-
-
-def _named(*allowed: str) -> Any:
-    def convert(value: Any) -> str:
-        name = str(value).lower()
-        if name not in allowed:
-            raise ValueError(f"there is only {' or '.join(allowed)}")
-        return name
-
-    return convert
 
 
 def _precision(on: Any) -> str:
@@ -46,10 +36,10 @@ KEYS = {
     "training.log_every": "logging.every",
     "training.log_dir": Key(None, note=_RUN),
     "loss.type": Key(None, note="flow matching is what there is"),
-    "loss.weighting": Key("flow.weighting", _named("uniform")),
-    "optimizer": Key("optimizer.name", _named("adamw")),
-    "optimizer.type": Key("optimizer.name", _named("adamw")),
-    "scheduler": Key("scheduler.name", _named("cosine", "linear", "constant")),
-    "scheduler.type": Key("scheduler.name", _named("cosine", "linear", "constant")),
+    "loss.weighting": Key("flow.weighting", one_of("uniform")),
+    "optimizer": Key("optimizer.name", one_of("adamw")),
+    "optimizer.type": Key("optimizer.name", one_of("adamw")),
+    "scheduler": Key("scheduler.name", one_of("cosine", "linear", "constant")),
+    "scheduler.type": Key("scheduler.name", one_of("cosine", "linear", "constant")),
     "scheduler.warmup_type": Key(None, note="warm-up is linear"),
 }

@@ -1,0 +1,149 @@
+"""What a run learns from and is judged by: the prepared recordings, their parts, and features of their relations.
+
+Shapes: T frames at the common rate, F columns, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mabe_behavior import division, featurestore, prepare, store, vocabulary
+from mabe_behavior.actions import Behaviour, behaviour
+from mabe_behavior.config import Config
+from mabe_behavior.division import Parts
+from mabe_behavior.examples import Piece
+from mabe_behavior.features import coordinates, pca, scaling
+from mabe_behavior.features.pca import PCA
+from mabe_behavior.featurestore import FeatureStore
+from mabe_behavior.recording import Recording
+from mabe_behavior.tracks import places
+from mabe_behavior.vocabulary import PAIR, Relation, Vocabulary
+from shared_core import files, prepared, progress
+from shared_core.errors import UserError
+from shared_core.runtime import Runtime
+
+
+@dataclass(frozen=True)
+class Material:
+    """A prepared set, as a configuration divides it."""
+
+    config: Config
+    folder: Path
+    fingerprint: str  # of the prepared set
+    rows: list[store.Row]
+    parts: Parts
+    vocabulary: Vocabulary
+
+    @classmethod
+    def load(cls, config: Config, known: Vocabulary | None = None) -> Material:
+        """Raises UserError where the set is not prepared, cannot be divided, or has nothing of what is wanted.
+
+        Args:
+            known: what a trained model knows; default: what the training recordings have.
+        """
+        folder = prepare.require(config)
+        rows = store.index(folder)
+        parts = division.divide(rows, config.split)
+        try:
+            training = [rows[number] for number in parts.train.tolist()]
+            found = known or vocabulary.of(training, config.actions, config.features.alone != "none")
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        return cls(config, folder, prepared.read_manifest(folder)["fingerprint"], rows, parts, found)
+
+    def recording(self, number: int) -> Recording:
+        return store.read(self.folder, number, self.rows[number])
+
+    def relations(self, number: int) -> list[Relation]:
+        """What a recording is asked about."""
+        return vocabulary.relations(self.rows[number]["animals"], self.labeled(number), self.vocabulary)
+
+    @cached_property
+    def pca(self) -> PCA | None:
+        """Of the training recordings' coordinates, where the set of features has components."""
+        if self.config.features.pair != "v4":
+            return None
+        return pca.fit(self._coordinates(), coordinates.COMPONENTS)
+
+    def _coordinates(self) -> Iterable[NDArray[np.float32]]:
+        for number in self.parts.train.tolist():
+            tracks = featurestore.seen(self.recording(number).tracks, self.config.features)
+            for relation in self.relations(number):
+                if relation.kind == PAIR:
+                    yield coordinates.raw28(tracks, *relation).x_TF
+
+    @cached_property
+    def features(self) -> FeatureStore:
+        return FeatureStore.of(self.folder, self.fingerprint, self.config.features, self.pca)
+
+    def frames(self, number: int) -> int:
+        """Of a recording, at the common rate."""
+        row = self.rows[number]
+        return len(places(row["frames"], row["fps"], self.config.features.fps))
+
+    def ready(self, runtime: Runtime) -> None:
+        """Compute the features that are not there, in the main process; the others wait."""
+        if runtime.is_main:
+            self._fill(self.config.logging.progress)
+        runtime.barrier()
+
+    def _fill(self, bar: bool) -> None:
+        numbers = [*self.parts.train.tolist(), *self.parts.test.tolist()]
+        missing = [number for number in sorted(numbers) if self._missing(number)]
+        if not missing:
+            return
+        files.require_space(self.folder, sum(self._bytes(number) for number in missing), "the features")
+        wanted = ((number, self.recording(number).tracks, self.relations(number)) for number in missing)
+        with progress.Bar(len(missing), bar, "features", unit="recordings") as shown:
+            for done in self.features.fill(wanted):
+                shown.update(done)
+
+    def _missing(self, number: int) -> bool:
+        frames = self.frames(number)
+        return any(self.features.open(number, relation, frames) is None for relation in self.relations(number))
+
+    def _bytes(self, number: int) -> int:
+        widths = (self.width(relation.kind) for relation in self.relations(number))
+        return 2 * self.frames(number) * sum(widths)
+
+    def width(self, kind: str) -> int:
+        """Columns of the features of a kind."""
+        return featurestore.width(kind, self.config.features)
+
+    def pieces(self, kind: str, numbers: Sequence[int], folds: Sequence[int] | None = None) -> list[Piece]:
+        """The relations of a kind in some recordings, with labels at the common rate.
+
+        Raises UserError where features are missing: `ready` computes them.
+        """
+        found = []
+        for place, number in enumerate(numbers):
+            relations = [one for one in self.relations(number) if one.kind == kind]
+            recording = self.recording(number) if relations else None
+            for relation in relations:
+                assert recording is not None
+                y_TK = vocabulary.truth(recording, relation, self.vocabulary)
+                y_TK = vocabulary.resampled(y_TK, recording.tracks.fps, self.config.features.fps)
+                lab = self.vocabulary.lab(recording.lab)
+                found.append(Piece(self.x(number, relation), y_TK, lab, folds[place] if folds is not None else -1))
+        return found
+
+    def x(self, number: int, relation: Relation) -> NDArray[np.float16]:
+        """(T, F) the features of a relation."""
+        found = self.features.open(number, relation, self.frames(number))
+        if found is None:
+            raise UserError(f"{self.features.path(number, relation)}: is missing or damaged; start again")
+        return found
+
+    def scaling(self, kind: str) -> scaling.Scaling:
+        """Of the training recordings' features."""
+        return scaling.fit(piece.x_TF for piece in self.pieces(kind, self.parts.train.tolist()))
+
+    def labeled(self, number: int) -> list[Behaviour]:
+        """What annotators looked for in a recording."""
+        return [behaviour(text) for text in self.rows[number]["labeled"]]

@@ -1,0 +1,104 @@
+"""Out-of-fold predictions: of each training recording by the model that did not see it.
+
+Shapes: N frames, T frames of a relation, M members, L frames of a window, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from mabe_behavior import inference, objectives, thresholds
+from mabe_behavior.config import Config
+from mabe_behavior.data import Material
+from mabe_behavior.examples import Piece
+from mabe_behavior.model import Asked
+from mabe_behavior.thresholds import BINS, Histograms
+from shared_core.runtime import Runtime
+
+Floats = NDArray[np.float32]
+
+
+def lab_of(piece: Piece, member: int, trained_on: Mapping[int, set[int]]) -> int:
+    """The number of a laboratory as a member knows it: 0 where all its recordings are in the member's fold."""
+    return piece.lab if piece.lab in trained_on[member] else 0
+
+
+def trained_on(pieces: Mapping[str, Sequence[Piece]], members: int) -> dict[int, set[int]]:
+    """The laboratories that each member has learned from."""
+    every = [piece for of in pieces.values() for piece in of]
+    return {member: {piece.lab for piece in every if piece.fold != member} for member in range(members)}
+
+
+def out_of_fold(
+    config: Config,
+    model: nn.Module,
+    kind: str,
+    pieces: Sequence[Piece],
+    known: Mapping[int, set[int]],
+    device: torch.device,
+) -> Iterator[tuple[int, Floats]]:
+    """(place among the pieces, probabilities (T, K)) of each piece of a member's fold, by that member."""
+    for member in range(config.split.members):
+        places = [place for place, piece in enumerate(pieces) if piece.fold == member]
+        streams = [(pieces[place].x_TF, lab_of(pieces[place], member, known)) for place in places]
+
+        def ask(x_BLF: torch.Tensor, lab_B: torch.Tensor, member: int = member) -> torch.Tensor:
+            return model({kind: Asked(x_BLF, lab_B)}, only=member)[0][kind][-1]
+
+        found = inference.logits(ask, streams, config.windows.length, config.decision.overlap, device)
+        for place, logits_TK in zip(places, found, strict=True):
+            allowed_TK = torch.from_numpy(pieces[place].y_TK >= 0)
+            p_TK = objectives.probability(torch.from_numpy(logits_TK), allowed_TK, config.model.output)
+            yield place, p_TK.numpy()
+
+
+def quickly(
+    config: Config,
+    material: Material,
+    model: nn.Module,
+    pieces: Mapping[str, Sequence[Piece]],
+    runtime: Runtime,
+) -> dict[str, float]:
+    """What training is watched by: the score of out-of-fold predictions, at the common rate, each action with its best
+    threshold, without any tuning; and the mean log-loss. Every process asks about its share."""
+    known = trained_on(pieces, config.split.members)
+    cells, losses = _cells(material), torch.zeros(2, dtype=torch.float64)
+    counts = torch.zeros(len(cells), 2, BINS + 1, dtype=torch.float64)
+    for kind, of in pieces.items():
+        share = runtime.share(len(of))
+        mine = of[share.start : share.stop]
+        names = ["+".join(names) for names in material.vocabulary.classes(kind)]
+        for place, p_TK in out_of_fold(config, model, kind, mine, known, runtime.device):
+            y_TK = mine[place].y_TK
+            found = thresholds._counted(p_TK, y_TK)
+            lab = material.vocabulary.labs[mine[place].lab - 1]
+            for name, count_2B in zip(names, found, strict=True):
+                counts[cells[lab, name]] += torch.from_numpy(count_2B)
+            losses += torch.tensor(_log_loss(p_TK, y_TK))
+    counts, losses = summed(runtime, counts), summed(runtime, losses)
+    histograms = Histograms()
+    histograms.count = {cell: counts[at].numpy() for cell, at in cells.items() if counts[at].any()}
+    score = thresholds.score(histograms) if histograms.actions else 0.0
+    return {"val/score": score, "val/loss": float(losses[0] / losses[1].clamp(min=1))}
+
+
+def _cells(material: Material) -> dict[tuple[str, str], int]:
+    found = material.vocabulary
+    names = ["+".join(names) for kind in found.kinds for names in found.classes(kind)]
+    return {cell: at for at, cell in enumerate((lab, name) for lab in found.labs for name in names)}
+
+
+def _log_loss(p_TK: Floats, y_TK: NDArray[np.int8]) -> tuple[float, float]:
+    known = y_TK >= 0
+    right = np.where(y_TK == 1, p_TK, 1 - p_TK)[known]
+    return float(-np.log(np.clip(right, 1e-7, 1)).sum()), float(known.sum())
+
+
+def summed(runtime: Runtime, values: torch.Tensor) -> torch.Tensor:
+    """The sum over processes."""
+    return runtime.gather(values[None], runtime.world).sum(dim=0)

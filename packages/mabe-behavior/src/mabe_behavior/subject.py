@@ -1,0 +1,163 @@
+"""Who answers: trained networks and trees, with what was fitted beside them.
+
+Shapes: T frames, F columns, K classes, M members.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mabe_behavior import asking, blending, featurestore, inference, judging, objectives, saved, train, vocabulary
+from mabe_behavior.actions import Behaviour
+from mabe_behavior.config import Config
+from mabe_behavior.data import Material
+from mabe_behavior.model import Asked, Ensemble
+from mabe_behavior.recording import Recording
+from mabe_behavior.saved import NETWORKS, TREES_ALONE, Decided, Forests, Known
+from mabe_behavior.streams import Stream
+from mabe_behavior.vocabulary import Relation, Vocabulary
+from shared_core import runs, weights
+from shared_core.cli import App
+from shared_core.records import RunDir
+from shared_core.runs import RunOptions
+
+Floats = NDArray[np.float32]
+Halves = NDArray[np.float16]
+Said = dict[str, list[Stream]]  # of networks and of trees, the same streams in the same order
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model that has been trained, ready to answer."""
+
+    run: RunDir
+    name: str  # of the checkpoint
+    config: Config
+    about: Known
+    model: Ensemble
+    device: torch.device
+    decided: Decided | None  # None where training has not finished
+    forests: Forests
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return self.about.vocabulary
+
+    def asked(self, recordings: Sequence[Recording], judged: bool, lab: str | None = None) -> Said:
+        """What networks and trees say of recordings, apart.
+
+        Args:
+            judged: whether their truth is known and goes along.
+            lab: the laboratory that they are taken to be from; None: each recording's own.
+        """
+        features: list[tuple[Recording, Relation, Halves, tuple[Behaviour, ...]]] = []
+        for one in recordings:
+            labeled = one.labeled or vocabulary.everything(one.tracks.animals, self.vocabulary)
+            tracks = featurestore.seen(one.tracks, self.config.features)
+            for relation in vocabulary.relations(one.tracks.animals, labeled, self.vocabulary):
+                x_TF = featurestore.compute(tracks, relation, self.config.features, self.about.pca)
+                features.append((one, relation, x_TF, labeled))
+        found: Said = {NETWORKS: []} | ({TREES_ALONE: []} if self.forests else {})
+        for kind in self.vocabulary.kinds:
+            mine = [one for one in features if one[1].kind == kind]
+            numbers = [self.vocabulary.lab(lab or recording.lab) for recording, *_ in mine]
+            said = {NETWORKS: self._networks(kind, mine, numbers)}
+            if self.forests:
+                said[TREES_ALONE] = [self._trees(kind, x_TF) for _, _, x_TF, _ in mine]
+            for name, of in said.items():
+                for (recording, relation, _, labeled), p_TK in zip(mine, of, strict=True):
+                    rate = self.config.features.fps
+                    found[name].append(asking.stream(recording, relation, p_TK, rate, self.vocabulary, labeled, judged))
+        return found
+
+    def together(self, said: Said) -> list[Stream]:
+        """What networks and trees say as one."""
+        if self.decided is None or TREES_ALONE not in said:
+            return said[NETWORKS]
+        return blending.blend_all(said[NETWORKS], said[TREES_ALONE], self.decided.weights)
+
+    def _networks(
+        self,
+        kind: str,
+        asked: Sequence[tuple[Recording, Relation, Halves, tuple[Behaviour, ...]]],
+        numbers: Sequence[int],
+    ) -> list[Floats]:
+        """(T, K) probabilities, the mean over members."""
+
+        def ask(x_BLF: torch.Tensor, lab_B: torch.Tensor) -> torch.Tensor:
+            return torch.stack([said[kind][-1] for said in self.model({kind: Asked(x_BLF, lab_B)})])
+
+        streams = [(x_TF, number) for (_, _, x_TF, _), number in zip(asked, numbers, strict=True)]
+        length, overlap = self.config.windows.length, self.config.decision.overlap
+        found = []
+        answers = inference.logits(ask, streams, length, overlap, self.device)
+        for (_, relation, _, labeled), logits_MTK in zip(asked, answers, strict=True):
+            called = self.vocabulary.called(relation, labeled)
+            allowed_K = torch.tensor([name is not None for name in called])
+            p_MTK = objectives.probability(torch.from_numpy(logits_MTK), allowed_K, self.config.model.output)
+            found.append(p_MTK.mean(dim=0).numpy())
+        return found
+
+    def _trees(self, kind: str, x_TF: Halves) -> Floats:
+        return np.mean([forest.proba(x_TF) for forest in self.forests[kind]], axis=0)
+
+
+def find(app: App, config: Config, options: RunOptions, device: torch.device) -> Trained:
+    """The model that the options mean.
+
+    Raises UserError where there is no such run or checkpoint, or its weights are of another configuration.
+    """
+    return of_run(runs.locate(app, config, options), config, options.checkpoint, device)
+
+
+def of_run(run: RunDir, config: Config, checkpoint: str, device: torch.device, fitted: bool = True) -> Trained:
+    """The model that a run of this configuration has come to; raises as `find`.
+
+    `fitted`: with what was fitted after training, if it was.
+    """
+    path = runs.checkpoint(run, checkpoint)
+    about = saved.known(run, config)
+    widths = {kind: featurestore.width(kind, config.features) for kind in about.vocabulary.kinds}
+    model = train.build_model(config, about.vocabulary, widths)
+    weights.load_strictly(model, weights.load_weights(path), path)
+    decided = saved.decided(run) if fitted else None
+    forests = saved.forests(run) if decided is not None else {}
+    return Trained(run, path.name, config, about, model.to(device).eval(), device, decided, forests)
+
+
+def out_of_fold(who: Trained, material: Material, forests: Forests) -> Said:
+    """What is said of each training recording by the network, and the trees, that did not see it."""
+    config, parts = who.config, material.parts
+    numbers, folds = parts.train.tolist(), parts.fold.tolist()
+    pieces = {kind: material.pieces(kind, numbers, folds) for kind in who.vocabulary.kinds}
+    known = judging.trained_on(pieces, config.split.members)
+    found: Said = {NETWORKS: []} | ({TREES_ALONE: []} if forests else {})
+    for kind, of in pieces.items():
+        whose = [
+            (number, relation) for number in numbers for relation in material.relations(number) if relation.kind == kind
+        ]
+        p_of = dict(judging.out_of_fold(config, who.model, kind, of, known, who.device))
+        said: dict[str, Mapping[int, Floats]] = {NETWORKS: p_of}
+        if forests:
+            said[TREES_ALONE] = {place: forests[kind][of[place].fold].proba(of[place].x_TF) for place in p_of}
+        for name, probabilities in said.items():
+            for place in sorted(p_of):
+                number, relation = whose[place]
+                recording = material.recording(number)
+                found[name].append(
+                    asking.stream(
+                        recording,
+                        relation,
+                        probabilities[place],
+                        config.features.fps,
+                        who.vocabulary,
+                        recording.labeled,
+                        judged=True,
+                    )
+                )
+    return found

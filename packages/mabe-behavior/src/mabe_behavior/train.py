@@ -1,0 +1,161 @@
+"""The training problem: windows of recordings, a model for each fold, judged on the recordings that it did not see.
+
+The models learn from the same batches, each from the windows outside its fold. So one training gives out-of-fold
+predictions of all its recordings, by which checkpoints are chosen and everything after the networks is tuned.
+
+Shapes: B windows, L frames, F columns, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from mabe_behavior import judging, model, objectives
+from mabe_behavior.config import Config
+from mabe_behavior.data import Material
+from mabe_behavior.examples import Cutter, Windows
+from mabe_behavior.model import Asked, Ensemble, Kind
+from mabe_behavior.model_config import Loss
+from mabe_behavior.vocabulary import KINDS, Vocabulary
+from shared_core.batches import LoaderBatches
+from shared_core.runtime import Runtime
+from shared_core.seeds import derive, seeded
+from shared_core.task import Task
+
+Batch = dict[str, torch.Tensor]
+
+
+class BehaviourTask(Task):
+    """Networks of what is done to others and of what is done alone, one pair for each fold."""
+
+    monitor = "val/score"
+    maximize = True
+    splittable = True
+
+    def __init__(self, config: Config, runtime: Runtime) -> None:
+        self.config, self.material = config, Material.load(config)
+        self.material.ready(runtime)
+        found = self.material.vocabulary
+        self.model = build_model(config, found, {kind: self.material.width(kind) for kind in found.kinds})
+        parts, wanted = self.material.parts, config.windows
+        self.pieces = {
+            kind: self.material.pieces(kind, parts.train.tolist(), parts.fold.tolist()) for kind in found.kinds
+        }
+        for kind in found.kinds:
+            scaling = self.material.scaling(kind)
+            self.model.fit(kind, torch.from_numpy(scaling.mean_F), torch.from_numpy(scaling.spread_F), scaling.limit)
+        cutters = {
+            kind: Cutter(pieces, wanted.length, wanted.jitter, wanted.balance) for kind, pieces in self.pieces.items()
+        }
+        self.batches = LoaderBatches(
+            Windows(cutters, wanted.share),
+            batch_size=config.training.batch_size,
+            runtime=runtime,
+            seed=config.seed,
+            num_workers=wanted.workers,
+            collate=as_it_is,
+        )
+
+    def loss(self, model: nn.Module, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        asked, labels = {}, {}
+        for kind in self.material.vocabulary.kinds:
+            x_BLF, y_BLK = augmented(batch[f"{kind}.x"], batch[f"{kind}.y"], batch[f"{kind}.fold"], self, kind)
+            asked[kind] = Asked(x_BLF, batch[f"{kind}.lab"], batch[f"{kind}.fold"])
+            labels[kind] = y_BLK
+        totals, logs = [], {}
+        for member, answers in enumerate(model(asked)):
+            for kind, stages in answers.items():
+                rows = asked[kind].rows(member)
+                y_BLK = labels[kind][rows] if len(rows) else torch.full_like(labels[kind][:1], -1)
+                each = [loss_of(logits, y_BLK, self.config.loss, self.config.model.output) for logits in stages]
+                totals.append(torch.stack(each).mean())
+                logs.setdefault(f"loss_{kind}", []).append(totals[-1].detach())
+        # the sum over models, so that each learns as it would alone
+        return torch.stack(totals).sum(), {name: torch.stack(parts).mean() for name, parts in logs.items()}
+
+    def independent(self, model: nn.Module) -> Sequence[nn.Module]:
+        return tuple(model.members)  # type: ignore[arg-type]
+
+    @property
+    def is_of_several(self) -> bool:
+        return False  # the folds' models are one
+
+    def made_from(self) -> dict[str, dict[str, str]]:
+        return {"data": {"path": str(self.material.folder), "sha256": self.material.fingerprint}}
+
+    def evaluate(self, model: nn.Module, runtime: Runtime) -> dict[str, float]:
+        """The score of out-of-fold predictions, each action with its best threshold, and their loss."""
+        return judging.quickly(self.config, self.material, model, self.pieces, runtime)
+
+    def plan_notes(self) -> list[str]:
+        if not self.config.trees.rounds:
+            return []
+        counts = [len(self.material.vocabulary.classes(kind)) for kind in KINDS]
+        return [
+            f"after training, {self.config.split.members} x {sum(counts)} models of {self.config.trees.rounds} trees are "
+            "grown on the CPU"
+        ]
+
+
+def augmented(
+    x_BLF: torch.Tensor, y_BLK: torch.Tensor, fold_B: torch.Tensor, task: BehaviourTask, kind: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Windows as they are shown: with noise in each feature's own deviations, and mixed with others of their fold."""
+    wanted, x_BLF = task.config.windows, x_BLF.float()
+    if wanted.noise:
+        spread_F = task.model.spread(kind).to(x_BLF.device)
+        x_BLF = x_BLF + wanted.noise * spread_F * torch.randn_like(x_BLF)
+    if wanted.mixup:
+        order_B = _within(fold_B)
+        share = float(torch.distributions.Beta(wanted.mixup, wanted.mixup).sample())
+        x_BLF, y_BLK = objectives.mixup(x_BLF, y_BLK, order_B, share)
+    return x_BLF, y_BLK
+
+
+def loss_of(logits_BLK: torch.Tensor, y_BLK: torch.Tensor, wanted: Loss, output: str) -> torch.Tensor:
+    """The loss of a network's logits."""
+    if output == "softmax":
+        weights = torch.tensor(wanted.class_weights, device=logits_BLK.device) if wanted.class_weights else None
+        total = objectives.softmax(logits_BLK, y_BLK, weights, wanted.smoothing)
+    else:
+        total = objectives.binary(logits_BLK, y_BLK, smoothing=wanted.smoothing, focal_gamma=wanted.focal)
+    if not wanted.soft_f1:
+        return total
+    p_BLK = objectives.probability(logits_BLK, y_BLK >= 0, output)
+    return (1 - wanted.soft_f1) * total + wanted.soft_f1 * objectives.soft_f1(p_BLK, y_BLK)
+
+
+def build_model(config: Config, found: Vocabulary, widths: dict[str, int]) -> Ensemble:
+    """The networks of a configuration, freshly initialised: the same for the same seed."""
+    softmax = config.model.output == "softmax"
+    kinds = {kind: Kind(widths[kind], len(found.classes(kind)) + softmax) for kind in found.kinds}
+    members = []
+    for fold in range(config.split.members):
+        with seeded(derive(config.seed, "model", fold)):
+            members.append(model.Behaviours(kinds, labs=len(found.labs), **config.model.network()))
+    return Ensemble(members)
+
+
+def as_it_is(batch: Batch) -> Batch:
+    """Collates what was fetched as a whole batch."""
+    return batch
+
+
+def _within(fold_B: torch.Tensor) -> torch.Tensor:
+    """(B,) another row of the same fold for each row: what a model must not see is not mixed into what it sees."""
+    shuffled = torch.randperm(len(fold_B), device=fold_B.device)
+    return _inverse(torch.argsort(fold_B, stable=True), shuffled[torch.argsort(fold_B[shuffled], stable=True)])
+
+
+def _inverse(places: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    found = torch.empty_like(rows)
+    found[places] = rows
+    return found
+
+
+def build_task(config: Config, runtime: Runtime) -> Task:
+    """The task of a configuration."""
+    return BehaviourTask(config, runtime)

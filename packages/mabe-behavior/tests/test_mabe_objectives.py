@@ -28,7 +28,7 @@ def test_binary_is_a_mean_over_what_is_annotated(seed: int, smoothing: float, ga
     weights = torch.tensor([1.0, 2.0, 5.0, 0.5]) if weighted else None
     losses = []
     for index in torch.cartesian_prod(torch.arange(3), torch.arange(7), torch.arange(4)).tolist():
-        truth, p = float(y[tuple(index)]), 1 / (1 + math.exp(-float(logits[tuple(index)])))
+        truth, p = float(y[tuple(index)]), 1 / (1 + math.exp(-logits[tuple(index)].item()))
         if truth < 0:
             continue
         soft = (1 - smoothing / 2) * truth + smoothing / 2 * (1 - truth)

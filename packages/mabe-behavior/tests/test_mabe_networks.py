@@ -193,14 +193,14 @@ def test_the_default_reaches_128_frames() -> None:
 
 @pytest.mark.parametrize("exclusive", [True, False])
 def test_later_stages_see_probabilities(exclusive: bool) -> None:
-    """Adding one number to all logits of a frame changes the probabilities of independent outputs, not of classes."""
+    """Adding a number to all logits of a frame changes the probabilities of independent outputs, not of classes."""
     torch.manual_seed(0)
     model = TCN(3, 4, width=8, depth=2, stages=2, exclusive=exclusive).double().eval()
     x = torch.randn(2, 9, 3, dtype=torch.float64)
     before = model(x)
     with torch.no_grad():
         model.stages[0].head.bias += 1.5
-    assert torch.allclose(model(x), before) == exclusive
+    assert torch.allclose(model(x), before + 1.5) == exclusive
 
 
 def test_training_hears_every_stage() -> None:
@@ -210,6 +210,9 @@ def test_training_hears_every_stage() -> None:
     assert len(said) == 3
     torch.testing.assert_close(model.eval()(x), said[-1])
     torch.testing.assert_close(model.stages[0](x), said[0])
+    for stage in (1, 2):
+        corrected = said[stage - 1] + model.stages[stage](said[stage - 1].sigmoid())
+        torch.testing.assert_close(corrected, said[stage])
 
 
 @given(st.integers(0, 40), st.integers(0, 40), st.integers(0, 40))

@@ -6,9 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import f1_score
 from torch.nn import functional
 
-from mabe_behavior.objectives import binary, probability, soft_f1, softmax
+from mabe_behavior.objectives import UNKNOWN, binary, exclusive, mixup, probability, soft_f1, softmax
 
 SEEDS = st.integers(0, 2**31)
 
@@ -27,7 +28,7 @@ def test_binary_is_a_mean_over_what_is_annotated(seed: int, smoothing: float, ga
     weights = torch.tensor([1.0, 2.0, 5.0, 0.5]) if weighted else None
     losses = []
     for index in torch.cartesian_prod(torch.arange(3), torch.arange(7), torch.arange(4)).tolist():
-        truth, p = float(y[tuple(index)]), 1 / (1 + math.exp(-float(logits[tuple(index)])))
+        truth, p = float(y[tuple(index)]), 1 / (1 + math.exp(-logits[tuple(index)].item()))
         if truth < 0:
             continue
         soft = (1 - smoothing / 2) * truth + smoothing / 2 * (1 - truth)
@@ -85,32 +86,144 @@ def test_softmax_of_what_is_all_annotated_is_pytorchs(smoothing: float, weights:
     assert softmax(logits, y, weight, smoothing).item() == pytest.approx(expected.item())
 
 
+# how many outputs each takes for four actions, and the loss
+LOSSES = {
+    "binary": (4, lambda logits, y: binary(logits, y)),
+    "focal": (4, lambda logits, y: binary(logits, y, torch.tensor([1.0, 2.0, 3.0, 4.0]), 0.1, 2.0)),
+    "softmax": (5, lambda logits, y: softmax(logits, y)),
+    "smooth softmax": (5, lambda logits, y: softmax(logits, y, torch.tensor([0.5, 1.0, 5.0, 8.0, 8.0]), 0.1)),
+    "soft F1": (4, lambda logits, y: soft_f1(logits.sigmoid(), y)),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
 @settings(deadline=None)
-@given(SEEDS, st.floats(0, 0.5))
-def test_what_is_not_annotated_gets_no_gradient(seed: int, smoothing: float) -> None:
-    for loss in (
-        lambda logits, y: binary(logits, y, smoothing=smoothing, focal_gamma=2.0),
-        lambda logits, y: softmax(logits, y, smoothing=smoothing),
-        lambda logits, y: soft_f1(logits.sigmoid(), y),
-    ):
-        is_softmax = loss(*drawn_for(loss, seed)) is not None and _outputs(loss) == 5
-        logits, y = drawn_for(loss, seed)
-        loss(logits, y).backward()
-        of_actions = logits.grad[..., 1:] if is_softmax else logits.grad
-        assert logits.grad.isfinite().all()
-        assert not of_actions[y < 0].any()
+@given(SEEDS)
+def test_what_is_not_annotated_gets_no_gradient(name: str, seed: int) -> None:
+    outputs, loss = LOSSES[name]
+    logits, y = drawn(seed, outputs)
+    y[0] = UNKNOWN  # a window of which nothing is known
+    loss(logits, y).backward()
+    assert logits.grad.isfinite().all()
+    assert not logits.grad[..., -4:][y < 0].any()
+    assert not logits.grad[0].any()  # other's neither
 
 
-def _outputs(loss) -> int:
-    try:
-        loss(*drawn(0, 4))
-    except ValueError:
-        return 5
-    return 4
+@pytest.mark.parametrize("name", LOSSES)
+def test_nothing_annotated_is_a_loss_of_0_that_can_be_minimised(name: str) -> None:
+    outputs, loss = LOSSES[name]
+    logits, y = drawn(0, outputs)
+    value = loss(logits, torch.full_like(y, UNKNOWN))
+    value.backward()
+    assert value.item() == 0
+    assert not logits.grad.any()
 
 
-def drawn_for(loss, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    return drawn(seed, _outputs(loss))
+@pytest.mark.parametrize("name", LOSSES)
+@settings(deadline=None)
+@given(SEEDS)
+def test_frames_count_alike_wherever_they_are(name: str, seed: int) -> None:
+    """In any order of windows and frames, and whatever frames pad the windows."""
+    outputs, loss = LOSSES[name]
+    logits, y = drawn(seed, outputs)
+    expected = loss(logits, y).item()
+    order = torch.randperm(21, generator=torch.Generator().manual_seed(seed))
+    shuffled = [part.flatten(0, 1)[order].unflatten(0, (7, 3)) for part in (logits, y)]
+    assert loss(*shuffled).item() == pytest.approx(expected)
+    padded = torch.cat((logits, torch.randn(3, 2, outputs)), 1), functional.pad(y, (0, 0, 0, 2), value=UNKNOWN)
+    assert loss(*padded).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_half_precision_is_summed_in_single(name: str) -> None:
+    outputs, loss = LOSSES[name]
+    logits, y = drawn(1, outputs, (2, 400, 4))
+    half = logits.detach().bfloat16()
+    assert loss(half, y).dtype == torch.float32
+    assert loss(half, y).item() == pytest.approx(loss(half.double(), y).item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_labels_may_be_of_any_type(name: str) -> None:
+    outputs, loss = LOSSES[name]
+    logits, y = drawn(2, outputs)
+    for kind in (torch.int64, torch.float32, torch.float64):
+        assert loss(logits, y.to(kind)).item() == pytest.approx(loss(logits, y).item())
+
+
+def test_unlikely_shapes_are_refused() -> None:
+    logits, y = drawn(0, 4)
+    with pytest.raises(ValueError, match=r"logits.*\(3, 7, 5\)"):
+        softmax(logits, y)
+    with pytest.raises(ValueError, match="logits"):
+        binary(logits[:, :6], y)
+    with pytest.raises(ValueError, match="p: "):
+        soft_f1(logits[0], y[0])
+
+
+@settings(deadline=None)
+@given(SEEDS)
+def test_soft_f1_of_certain_answers_is_the_f1(seed: int) -> None:
+    logits, y = drawn(seed, 4)
+    said = logits.detach() > 0
+    scores = []
+    for k in range(4):
+        there = y[..., k] >= 0
+        if there.any():
+            scores.append(f1_score(y[..., k][there], said[..., k][there], zero_division=0.0))
+    found = soft_f1(said.double(), y).item()
+    assert found == pytest.approx(1 - sum(scores) / max(1, len(scores)) if scores else 0.0)
+
+
+def test_soft_f1_leaves_out_actions_that_nobody_looked_for() -> None:
+    y = torch.tensor([[[1, -1], [0, -1]]])
+    p = torch.tensor([[[0.5, 0.9], [0.5, 0.9]]])
+    assert soft_f1(p, y).item() == pytest.approx(1 - 2 * 0.5 / 2)
+
+
+def test_the_rarest_action_is_the_truth_and_the_rest_is_other() -> None:
+    y = torch.tensor([[[1, 1, 0], [0, 0, 1], [0, 0, 0], [1, -1, 1]]])
+    shares = torch.tensor([0.3, 0.1, 0.2])
+    assert exclusive(y, shares).argmax(-1).tolist() == [[2, 3, 0, 3]]
+    assert exclusive(y).argmax(-1).tolist() == [[1, 3, 0, 1]]
+
+
+@settings(deadline=None)
+@given(SEEDS, st.floats(0, 1), st.permutations(range(4)))
+def test_mixed_labels_are_a_distribution(seed: int, lam: float, rank: list[int]) -> None:
+    y = drawn(seed, 4)[1].abs()
+    _, mixed = mixup(torch.zeros(3, 7, 1, dtype=torch.float64), y, torch.tensor([1, 2, 0]), lam)
+    found = exclusive(mixed, torch.tensor(rank))
+    assert found.sum(-1).numpy() == pytest.approx(1)
+    assert (found >= 0).all()
+    # of windows with one action at a time, it is the mixture of theirs
+    single = functional.one_hot(y.argmax(-1), 4)
+    _, mixed = mixup(torch.zeros(3, 7, 1, dtype=torch.float64), single, torch.tensor([1, 2, 0]), lam)
+    of_each = exclusive(single, torch.tensor(rank)).double()
+    expected = lam * of_each + (1 - lam) * of_each[[1, 2, 0]]
+    assert exclusive(mixed, torch.tensor(rank)).numpy() == pytest.approx(expected.numpy(), abs=1e-6)
+
+
+@settings(deadline=None)
+@given(SEEDS, st.floats(0, 1))
+def test_the_loss_of_mixed_labels_is_the_mixture_of_losses(seed: int, lam: float) -> None:
+    """Cross-entropy is linear in the labels (where all is annotated, and one action is done at a time)."""
+    logits, y = drawn(seed, 4)
+    y = functional.one_hot(y.abs().argmax(-1), 4)
+    order = torch.tensor([1, 2, 0])
+    _, mixed = mixup(torch.zeros(3, 7, 1, dtype=torch.float64), y, order, lam)
+    for loss, said in ((binary, logits), (softmax, drawn(seed, 5)[0])):
+        expected = lam * loss(said, y).item() + (1 - lam) * loss(said, y[order]).item()
+        assert loss(said, mixed).item() == pytest.approx(expected)
+
+
+def test_mixup_knows_only_what_both_windows_tell() -> None:
+    x = torch.tensor([[[1.0, 2.0]], [[3.0, torch.nan]]])
+    y = torch.tensor([[[1, -1, 0]], [[0, 1, 0]]], dtype=torch.int8)
+    mixed_x, mixed_y = mixup(x, y, torch.tensor([1, 0]), torch.tensor([0.75, 0.5]))
+    assert mixed_x[..., 0].flatten().tolist() == [1.5, 2.0]
+    assert mixed_x[..., 1].isnan().all()
+    assert mixed_y.tolist() == [[[0.75, -1, 0]], [[0.5, -1, 0]]]
 
 
 def test_probabilities_of_a_softmax_are_shared_by_what_is_looked_for() -> None:

@@ -39,7 +39,8 @@ class Model(Section):
             "conv_transformer": ("width", "depth", "heads", "kernel"),
         }[self.type]
         also = ("dropout", "indicators", "lab_width", "lab_dropout")
-        return {"network": self.type} | {name: getattr(self, name) for name in (*names, *also)}
+        found = {"network": self.type} | {name: getattr(self, name) for name in (*names, *also)}
+        return found | ({"exclusive": self.output == "softmax"} if self.type == "tcn" else {})
 
 
 class Trees(Section):

@@ -2,7 +2,8 @@
 
 A stage looks at ever more distant frames, at full resolution; each later stage sees only the probabilities of the one
 before and corrects them, such as bouts that are torn. What differs from the paper: frames are normalised before each
-layer (pre-norm, Xiong et al. 2020), GELU instead of ReLU, and dilations begin again after the largest.
+layer (pre-norm, Xiong et al. 2020), GELU instead of ReLU, dilations begin again after the largest, and what a later
+stage says is added to the logits of the one before, so that it need not learn first to repeat them.
 
 Shapes: B windows, T frames, F inputs, D features, K outputs.
 """
@@ -63,7 +64,7 @@ class TCN(nn.Module):
         said = [self.stages[0](x_BTF)]
         for stage in list(self.stages)[1:]:
             p_BTK = said[-1].softmax(-1) if self.exclusive else said[-1].sigmoid()
-            said.append(stage(p_BTK))
+            said.append(said[-1] + stage(p_BTK))
         return said if self.training else said[-1]
 
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import nn
 
 from mabe_behavior import judging, model, objectives
 from mabe_behavior.config import Config
 from mabe_behavior.data import Material
-from mabe_behavior.examples import Cutter, Windows
+from mabe_behavior.examples import Cutter, Piece, Windows
 from mabe_behavior.model import Asked, Ensemble, Kind
 from mabe_behavior.model_config import Loss
 from mabe_behavior.vocabulary import KINDS, Vocabulary
@@ -44,6 +45,7 @@ class BehaviourTask(Task):
         self.pieces = {
             kind: self.material.pieces(kind, parts.train.tolist(), parts.fold.tolist()) for kind in found.kinds
         }
+        self.shares = {kind: shares(pieces).to(runtime.device) for kind, pieces in self.pieces.items()}
         for kind in found.kinds:
             scaling = self.material.scaling(kind)
             self.model.fit(kind, torch.from_numpy(scaling.mean_F), torch.from_numpy(scaling.spread_F), scaling.limit)
@@ -70,7 +72,8 @@ class BehaviourTask(Task):
             for kind, stages in answers.items():
                 rows = asked[kind].rows(member)
                 y_BLK = labels[kind][rows] if len(rows) else torch.full_like(labels[kind][:1], -1)
-                each = [loss_of(logits, y_BLK, self.config.loss, self.config.model.output) for logits in stages]
+                wanted, shares_K = self.config.loss, self.shares[kind]
+                each = [loss_of(logits, y_BLK, wanted, self.config.model.output, shares_K) for logits in stages]
                 totals.append(torch.stack(each).mean())
                 logs.setdefault(f"loss_{kind}", []).append(totals[-1].detach())
         # the sum over models, so that each learns as it would alone
@@ -115,17 +118,25 @@ def augmented(
     return x_BLF, y_BLK
 
 
-def loss_of(logits_BLK: torch.Tensor, y_BLK: torch.Tensor, wanted: Loss, output: str) -> torch.Tensor:
-    """The loss of a network's logits."""
+def loss_of(
+    logits_BLK: torch.Tensor, y_BLK: torch.Tensor, wanted: Loss, output: str, shares_K: torch.Tensor | None = None
+) -> torch.Tensor:
+    """The loss of a network's logits; `shares_K`: how frequent the actions are."""
     if output == "softmax":
         weights = torch.tensor(wanted.class_weights, device=logits_BLK.device) if wanted.class_weights else None
-        total = objectives.softmax(logits_BLK, y_BLK, weights, wanted.smoothing)
+        total = objectives.softmax(logits_BLK, y_BLK, weights, wanted.smoothing, shares_K)
     else:
         total = objectives.binary(logits_BLK, y_BLK, smoothing=wanted.smoothing, focal_gamma=wanted.focal)
     if not wanted.soft_f1:
         return total
     p_BLK = objectives.probability(logits_BLK, y_BLK >= 0, output)
     return (1 - wanted.soft_f1) * total + wanted.soft_f1 * objectives.soft_f1(p_BLK, y_BLK)
+
+
+def shares(pieces: Sequence[Piece]) -> torch.Tensor:
+    """(K,) the share of annotated frames in which each class is done."""
+    known_K = sum((piece.y_TK >= 0).sum(axis=0) for piece in pieces)
+    return torch.from_numpy(sum((piece.y_TK == 1).sum(axis=0) for piece in pieces) / np.maximum(known_K, 1))
 
 
 def build_model(config: Config, found: Vocabulary, widths: dict[str, int]) -> Ensemble:

@@ -14,7 +14,7 @@ LONGEST_FILE = 420
 # the rooms that may know of files, YAML and the trainer; every other module of a package is model or science
 KNOWN_ROOMS = {
     "__init__", "__main__", "config", "data", "train", "evaluate", "predict", "prepare",
-    "members", "stages", "saved", "ensemble", "stack", "subject", "teacher", "plan", "finetune", "export",
+    "members", "stages", "saved", "ensemble", "stack", "subject", "teacher", "plan", "finetune", "export", "benchmark",
 }  # fmt: skip
 OUTSIDE = {
     "yaml", "shared_core.yamlfile", "shared_core.config", "shared_core.trainer", "shared_core.records",

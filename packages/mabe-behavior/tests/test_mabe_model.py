@@ -6,7 +6,7 @@ import torch
 
 from mabe_behavior import objectives
 from mabe_behavior.features.scaling import Scaling
-from mabe_behavior.model import NETWORKS, Asked, Behaviours, Ensemble, Kind, Reader, stages
+from mabe_behavior.model import NETWORKS, Behaviours, Ensemble, Kind, Reader, learned_from, stages
 
 KINDS = {"pair": Kind(6, 3), "alone": Kind(4, 2)}
 OPTIONS = {
@@ -172,12 +172,12 @@ def small_ensemble(members: int = 3) -> Ensemble:
 
 def test_an_ensemble_answers_with_all_its_members_or_one() -> None:
     ensemble = small_ensemble().eval()
-    asked = {"pair": Asked(torch.randn(4, 8, 6), torch.zeros(4, dtype=torch.long))}
-    said = ensemble(asked)
+    asked = {"pair": torch.randn(4, 8, 6), "pair_lab": torch.zeros(4, dtype=torch.long)}
+    said = ensemble(**asked)["pair"]
     assert len(said) == len(ensemble) == 3
     for number, (member, one) in enumerate(zip(ensemble.members, said, strict=True)):
-        assert torch.equal(one["pair"][-1], member("pair", *asked["pair"][:2]))
-        assert torch.equal(ensemble(asked, only=number)[0]["pair"][-1], one["pair"][-1])
+        assert torch.equal(one, member("pair", *asked.values()))
+        assert torch.equal(ensemble(**asked, only=number)["pair"], one[None])
 
 
 def test_a_member_does_not_learn_from_its_fold() -> None:
@@ -186,27 +186,28 @@ def test_a_member_does_not_learn_from_its_fold() -> None:
     x, lab, fold = torch.randn(4, 8, 6), torch.zeros(4, dtype=torch.long), torch.tensor([0, 1, 0, 1])
     x.requires_grad_(True)
     torch.manual_seed(0)
-    said = ensemble({"pair": Asked(x, lab, fold)})
+    said = ensemble(pair=x, pair_lab=lab, pair_fold=fold)
     for number in range(2):
         x.grad = None
         said[number]["pair"][-1].sum().backward(retain_graph=True)
         assert (x.grad.abs().sum(dim=(1, 2)) > 0).tolist() == (fold != number).tolist()
-    assert Asked(x, lab, fold).rows(0).tolist() == [1, 3]
+    assert learned_from(fold, 0, 4).tolist() == [1, 3] and learned_from(None, 0, 4).tolist() == [0, 1, 2, 3]
 
 
 def test_a_batch_of_a_members_own_fold_is_one_window_to_it() -> None:
     """So that every parameter takes part in every step, as several processes need it; no label may go with it."""
     ensemble = small_ensemble(2).train()
-    asked = Asked(torch.randn(3, 8, 6), torch.zeros(3, dtype=torch.long), torch.zeros(3, dtype=torch.long))
-    assert ensemble({"pair": asked})[0]["pair"][-1].shape == (1, 8, 3)
-    assert len(asked.rows(0)) == 0
+    own = torch.zeros(3, dtype=torch.long)
+    said = ensemble(pair=torch.randn(3, 8, 6), pair_lab=own, pair_fold=own)
+    assert said[0]["pair"][-1].shape == (1, 8, 3) and said[1]["pair"][-1].shape == (3, 8, 3)
+    assert len(learned_from(own, 0, 3)) == 0
 
 
 def test_an_ensemble_is_scaled_as_one_and_each_member_learns_alone() -> None:
     ensemble = Ensemble([small(seed=seed) for seed in range(2)])
     ensemble.fit("alone", np.arange(4.0), np.ones(4))
     assert all(member.readers["alone"].mean_F.tolist() == [0, 1, 2, 3] for member in ensemble.members)
-    said = ensemble.train()({"alone": Asked(torch.randn(2, 5, 4), torch.zeros(2, dtype=torch.long))})
+    said = ensemble.train()(alone=torch.randn(2, 5, 4), alone_lab=torch.zeros(2, dtype=torch.long))
     said[1]["alone"][-1].sum().backward()
     assert all(p.grad is None for p in ensemble.members[0].parameters())
     assert ensemble.members[1].networks["alone"].stages[0].head.weight.grad.any()

@@ -321,3 +321,17 @@ def test_missing_trees_are_none(home: Path, tmp_path: Path) -> None:
     who, material = trained(tmp_path)
     assert who.forests == {} and who.decided is not None
     assert set(who.asked([material.recording(int(material.parts.test[0]))], judged=True)) == {NETWORKS}
+
+
+@pytest.mark.parametrize("form", ["state_dict", "onnx", "torch_export"])
+def test_networks_are_exported(home: Path, form: str) -> None:
+    """`export` compares what it wrote with PyTorch's answers before the file gets its name."""
+    assert run(home, "export", "--format", form) == 0
+    ends = {"state_dict": "tiny.pt", "onnx": "tiny.onnx", "torch_export": "tiny.pt2"}
+    assert of_run(home, ends[form]).stat().st_size > 10_000
+
+
+def test_a_plan_is_made_before_anything_is_trained(home: Path, capsys: Capture) -> None:
+    assert run(home, "plan") == 0
+    said = capsys.readouterr().out
+    assert "parameters" in said and "trees are grown" in said.replace("\n", " ")

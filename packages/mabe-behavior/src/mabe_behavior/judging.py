@@ -16,9 +16,7 @@ from mabe_behavior import inference, objectives, thresholds
 from mabe_behavior.config import Config
 from mabe_behavior.data import Material
 from mabe_behavior.examples import Piece
-from mabe_behavior.model import Asked
 from mabe_behavior.thresholds import BINS, Histograms
-from shared_core.runtime import Runtime
 
 Floats = NDArray[np.float32]
 
@@ -48,7 +46,7 @@ def out_of_fold(
         streams = [(pieces[place].x_TF, lab_of(pieces[place], member, known)) for place in places]
 
         def ask(x_BLF: torch.Tensor, lab_B: torch.Tensor, member: int = member) -> torch.Tensor:
-            return model({kind: Asked(x_BLF, lab_B)}, only=member)[0][kind][-1]
+            return model(**{kind: x_BLF, f"{kind}_lab": lab_B}, only=member)[kind][0]
 
         found = inference.logits(ask, streams, config.windows.length, config.decision.overlap, device)
         for place, logits_TK in zip(places, found, strict=True):
@@ -57,37 +55,44 @@ def out_of_fold(
             yield place, p_TK.numpy()
 
 
-def quickly(
+def counted(
     config: Config,
     material: Material,
     model: nn.Module,
     pieces: Mapping[str, Sequence[Piece]],
-    runtime: Runtime,
-) -> dict[str, float]:
-    """What training is watched by: the score of out-of-fold predictions, at the common rate, each action with its best
-    threshold, without any tuning; and the mean log-loss. Every process asks about its share."""
+    shares: Mapping[str, slice],
+    device: torch.device,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Histograms (cells, 2, bins) of out-of-fold predictions at the common rate, by laboratory and class; and the sum
+    of their log-losses with how many these are.
+
+    Args:
+        shares: which pieces of each kind to ask about.
+    """
     known = trained_on(pieces, config.split.members)
-    cells, losses = _cells(material), torch.zeros(2, dtype=torch.float64)
+    cells, losses = cells_of(material), torch.zeros(2, dtype=torch.float64)
     counts = torch.zeros(len(cells), 2, BINS + 1, dtype=torch.float64)
     for kind, of in pieces.items():
-        share = runtime.share(len(of))
-        mine = of[share.start : share.stop]
+        mine = of[shares[kind]]
         names = ["+".join(names) for names in material.vocabulary.classes(kind)]
-        for place, p_TK in out_of_fold(config, model, kind, mine, known, runtime.device):
+        for place, p_TK in out_of_fold(config, model, kind, mine, known, device):
             y_TK = mine[place].y_TK
-            found = thresholds.counted(p_TK, y_TK)
             lab = material.vocabulary.labs[mine[place].lab - 1]
-            for name, count_2B in zip(names, found, strict=True):
+            for name, count_2B in zip(names, thresholds.counted(p_TK, y_TK), strict=True):
                 counts[cells[lab, name]] += torch.from_numpy(count_2B)
             losses += torch.tensor(_log_loss(p_TK, y_TK))
-    counts, losses = summed(runtime, counts), summed(runtime, losses)
+    return counts, losses
+
+
+def score(material: Material, counts: torch.Tensor) -> float:
+    """The score that histograms of all predictions stand for, each action with its best threshold, without tuning."""
     histograms = Histograms()
-    histograms.count = {cell: counts[at].numpy() for cell, at in cells.items() if counts[at].any()}
-    score = thresholds.score(histograms) if histograms.actions else 0.0
-    return {"val/score": score, "val/loss": float(losses[0] / losses[1].clamp(min=1))}
+    found = zip(cells_of(material), counts, strict=True)
+    histograms.count = {cell: count.numpy() for cell, count in found if count.any()}
+    return thresholds.score(histograms) if histograms.actions else 0.0
 
 
-def _cells(material: Material) -> dict[tuple[str, str], int]:
+def cells_of(material: Material) -> dict[tuple[str, str], int]:
     found = material.vocabulary
     names = ["+".join(names) for kind in found.kinds for names in found.classes(kind)]
     return {cell: at for at, cell in enumerate((lab, name) for lab in found.labs for name in names)}
@@ -97,8 +102,3 @@ def _log_loss(p_TK: Floats, y_TK: NDArray[np.int8]) -> tuple[float, float]:
     known = y_TK >= 0
     right = np.where(y_TK == 1, p_TK, 1 - p_TK)[known]
     return float(-np.log(np.clip(right, 1e-7, 1)).sum()), float(known.sum())
-
-
-def summed(runtime: Runtime, values: torch.Tensor) -> torch.Tensor:
-    """The sum over processes."""
-    return runtime.gather(values[None], runtime.world).sum(dim=0)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from numpy.typing import ArrayLike
@@ -161,27 +161,6 @@ class Behaviours(nn.Module):
         return self.networks[kind](self.readers[kind](x_BTF, lab_B))
 
 
-class Asked(NamedTuple):
-    """Windows of one kind that networks are asked about."""
-
-    x: torch.Tensor  # (B, T, F), missing values NaN
-    lab: torch.Tensor  # (B,) numbers of labs, long; 0 for those that are not known
-    fold: torch.Tensor | None = None  # (B,) of each window: the member of that number does not learn from it
-
-    def of_member(self, member: int) -> Asked:
-        """What a member learns from; where that is nothing, one window, of which nothing must be learned."""
-        if self.fold is None:
-            return self
-        rows = self.rows(member)
-        rows = rows if len(rows) else rows.new_zeros(1)
-        return Asked(self.x[rows], self.lab[rows])
-
-    def rows(self, member: int) -> torch.Tensor:
-        """Which windows are outside a member's fold."""
-        assert self.fold is not None
-        return (self.fold != member).nonzero()[:, 0]
-
-
 class Ensemble(nn.Module):
     """A `Behaviours` for each fold of the training recordings, which learns from the windows outside it."""
 
@@ -203,20 +182,51 @@ class Ensemble(nn.Module):
         """(F,) the standard deviations that features are scaled by."""
         return self.members[0].readers[kind].spread_F  # type: ignore[union-attr, index, return-value]
 
-    def forward(self, asked: Mapping[str, Asked], only: int | None = None) -> list[dict[str, list[torch.Tensor]]]:
-        """What each member says of each kind: logits (B, T, K) of its stages, in evaluation of the last one alone.
+    def forward(
+        self,
+        pair: torch.Tensor | None = None,
+        pair_lab: torch.Tensor | None = None,
+        pair_fold: torch.Tensor | None = None,
+        alone: torch.Tensor | None = None,
+        alone_lab: torch.Tensor | None = None,
+        alone_fold: torch.Tensor | None = None,
+        only: int | None = None,
+    ) -> dict[str, torch.Tensor] | list[dict[str, list[torch.Tensor]]]:
+        """Logits (M, B, T, K) of each kind; in training, of each member, from the windows outside its fold, those of
+        all stages of its networks, of each kind.
 
         Args:
-            only: ask this member alone.
+            pair, alone: (B, T, F) windows, of which missing values are NaN.
+            pair_lab, alone_lab: (B,) numbers of their labs, long; 0 for those that are not known.
+            pair_fold, alone_fold: (B,) of each window: the member of that number does not learn from it.
+            only: ask this member alone, M = 1.
         """
-        numbers = range(len(self.members)) if only is None else [only]
-        return [
-            {
-                kind: stages(self.members[m](kind, one.x, one.lab))
-                for kind, one in ((kind, windows.of_member(m)) for kind, windows in asked.items())
+        given = (("pair", pair, pair_lab, pair_fold), ("alone", alone, alone_lab, alone_fold))
+        asked = {kind: (x, lab, fold) for kind, x, lab, fold in given if x is not None and lab is not None}
+        members = list(self.members) if only is None else [self.members[only]]
+        if not self.training:
+            return {
+                kind: torch.stack([stages(member(kind, x, lab))[-1] for member in members])
+                for kind, (x, lab, _) in asked.items()
             }
-            for m in numbers
-        ]
+        found = []
+        for number, member in enumerate(members):
+            said = {}
+            for kind, (x, lab, fold) in asked.items():
+                rows = learned_from(fold, number, len(x))
+                # a whole batch of its own fold is one window to it, of which nothing is to be learned: every parameter
+                # takes part in every step, as several processes need it
+                rows = rows if len(rows) else rows.new_zeros(1)
+                said[kind] = stages(member(kind, x[rows], lab[rows]))
+            found.append(said)
+        return found
+
+
+def learned_from(fold_B: torch.Tensor | None, member: int, count: int) -> torch.Tensor:
+    """Numbers of the windows outside a member's fold; without folds, of all."""
+    if fold_B is None:
+        return torch.arange(count)
+    return (fold_B != member).nonzero()[:, 0]
 
 
 def stages(said: Logits) -> list[torch.Tensor]:

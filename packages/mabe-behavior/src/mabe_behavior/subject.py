@@ -16,7 +16,7 @@ from mabe_behavior import asking, blending, featurestore, inference, judging, ob
 from mabe_behavior.actions import Behaviour
 from mabe_behavior.config import Config
 from mabe_behavior.data import Material
-from mabe_behavior.model import Asked, Ensemble
+from mabe_behavior.model import Ensemble
 from mabe_behavior.recording import Recording
 from mabe_behavior.saved import NETWORKS, TREES_ALONE, Decided, Forests, Known
 from mabe_behavior.streams import Stream
@@ -90,7 +90,8 @@ class Trained:
         """(T, K) probabilities, the mean over members."""
 
         def ask(x_BLF: torch.Tensor, lab_B: torch.Tensor) -> torch.Tensor:
-            return torch.stack([said[kind][-1] for said in self.model({kind: Asked(x_BLF, lab_B)})])
+            said: dict[str, torch.Tensor] = self.model(**{kind: x_BLF, f"{kind}_lab": lab_B})
+            return said[kind]
 
         streams = [(x_TF, number) for (_, _, x_TF, _), number in zip(asked, numbers, strict=True)]
         length, overlap = self.config.windows.length, self.config.decision.overlap

@@ -18,7 +18,7 @@ from mabe_behavior import judging, model, objectives
 from mabe_behavior.config import Config
 from mabe_behavior.data import Material
 from mabe_behavior.examples import Cutter, Piece, Windows
-from mabe_behavior.model import Asked, Ensemble, Kind
+from mabe_behavior.model import Ensemble, Kind, learned_from
 from mabe_behavior.model_config import Loss
 from mabe_behavior.vocabulary import KINDS, Vocabulary
 from shared_core.batches import LoaderBatches
@@ -64,13 +64,18 @@ class BehaviourTask(Task):
     def loss(self, model: nn.Module, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         asked, labels = {}, {}
         for kind in self.material.vocabulary.kinds:
-            x_BLF, y_BLK = augmented(batch[f"{kind}.x"], batch[f"{kind}.y"], batch[f"{kind}.fold"], self, kind)
-            asked[kind] = Asked(x_BLF, batch[f"{kind}.lab"], batch[f"{kind}.fold"])
-            labels[kind] = y_BLK
+            x_BLF, labels[kind] = augmented(batch[f"{kind}.x"], batch[f"{kind}.y"], batch[f"{kind}.fold"], self, kind)
+            asked |= {kind: x_BLF} | {f"{kind}_{name}": batch[f"{kind}.{name}"] for name in ("lab", "fold")}
+        answers = model(**asked)
+        if isinstance(answers, dict):  # in evaluation mode, where folds do not count
+            said = [{kind: [logits_MBLK[m]] for kind, logits_MBLK in answers.items()} for m in range(len(self.model))]
+        else:
+            said = answers
         totals, logs = [], {}
-        for member, answers in enumerate(model(asked)):
-            for kind, stages in answers.items():
-                rows = asked[kind].rows(member)
+        for member, of in enumerate(said):
+            for kind, stages in of.items():
+                fold_B = batch[f"{kind}.fold"] if model.training else None
+                rows = learned_from(fold_B, member, len(labels[kind]))
                 y_BLK = labels[kind][rows] if len(rows) else torch.full_like(labels[kind][:1], -1)
                 wanted, shares_K = self.config.loss, self.shares[kind]
                 each = [loss_of(logits, y_BLK, wanted, self.config.model.output, shares_K) for logits in stages]
@@ -91,7 +96,13 @@ class BehaviourTask(Task):
 
     def evaluate(self, model: nn.Module, runtime: Runtime) -> dict[str, float]:
         """The score of out-of-fold predictions, each action with its best threshold, and their loss."""
-        return judging.quickly(self.config, self.material, model, self.pieces, runtime)
+        shares = {kind: runtime.share(len(pieces)) for kind, pieces in self.pieces.items()}
+        found = judging.counted(self.config, self.material, model, self.pieces, shares, runtime.device)
+        counts, losses = (_summed(runtime, part) for part in found)
+        return {
+            "val/score": judging.score(self.material, counts),
+            "val/loss": float(losses[0] / losses[1].clamp(min=1)),
+        }
 
     def plan_notes(self) -> list[str]:
         if not self.config.trees.rounds:
@@ -153,6 +164,11 @@ def build_model(config: Config, found: Vocabulary, widths: dict[str, int]) -> En
 def as_it_is(batch: Batch) -> Batch:
     """Collates what was fetched as a whole batch."""
     return batch
+
+
+def _summed(runtime: Runtime, values: torch.Tensor) -> torch.Tensor:
+    """The sum over processes."""
+    return runtime.gather(values[None], runtime.world).sum(dim=0)
 
 
 def _within(fold_B: torch.Tensor) -> torch.Tensor:

@@ -173,11 +173,11 @@ def small_ensemble(members: int = 3) -> Ensemble:
 def test_an_ensemble_answers_with_all_its_members_or_one() -> None:
     ensemble = small_ensemble().eval()
     asked = {"pair": torch.randn(4, 8, 6), "pair_lab": torch.zeros(4, dtype=torch.long)}
-    said = ensemble(**asked)["pair"]
+    said = ensemble(**asked)["pair_logits"]
     assert len(said) == len(ensemble) == 3
     for number, (member, one) in enumerate(zip(ensemble.members, said, strict=True)):
         assert torch.equal(one, member("pair", *asked.values()))
-        assert torch.equal(ensemble(**asked, only=number)["pair"], one[None])
+        assert torch.equal(ensemble(**asked, only=number)["pair_logits"], one[None])
 
 
 def test_a_member_does_not_learn_from_its_fold() -> None:

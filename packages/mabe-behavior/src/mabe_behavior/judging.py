@@ -46,7 +46,7 @@ def out_of_fold(
         streams = [(pieces[place].x_TF, lab_of(pieces[place], member, known)) for place in places]
 
         def ask(x_BLF: torch.Tensor, lab_B: torch.Tensor, member: int = member) -> torch.Tensor:
-            return model(**{kind: x_BLF, f"{kind}_lab": lab_B}, only=member)[kind][0]
+            return model(**{kind: x_BLF, f"{kind}_lab": lab_B}, only=member)[f"{kind}_logits"][0]
 
         found = inference.logits(ask, streams, config.windows.length, config.decision.overlap, device)
         for place, logits_TK in zip(places, found, strict=True):

@@ -192,7 +192,7 @@ class Ensemble(nn.Module):
         alone_fold: torch.Tensor | None = None,
         only: int | None = None,
     ) -> dict[str, torch.Tensor] | list[dict[str, list[torch.Tensor]]]:
-        """Logits (M, B, T, K) of each kind; in training, of each member, from the windows outside its fold, those of
+        """Logits (M, B, T, K) of each kind, `KIND_logits`; in training, of each member, from the windows outside its fold, those of
         all stages of its networks, of each kind.
 
         Args:
@@ -206,7 +206,7 @@ class Ensemble(nn.Module):
         members = list(self.members) if only is None else [self.members[only]]
         if not self.training:
             return {
-                kind: torch.stack([stages(member(kind, x, lab))[-1] for member in members])
+                f"{kind}_logits": torch.stack([stages(member(kind, x, lab))[-1] for member in members])
                 for kind, (x, lab, _) in asked.items()
             }
         found = []

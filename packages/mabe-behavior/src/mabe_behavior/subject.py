@@ -91,7 +91,7 @@ class Trained:
 
         def ask(x_BLF: torch.Tensor, lab_B: torch.Tensor) -> torch.Tensor:
             said: dict[str, torch.Tensor] = self.model(**{kind: x_BLF, f"{kind}_lab": lab_B})
-            return said[kind]
+            return said[f"{kind}_logits"]
 
         streams = [(x_TF, number) for (_, _, x_TF, _), number in zip(asked, numbers, strict=True)]
         length, overlap = self.config.windows.length, self.config.decision.overlap

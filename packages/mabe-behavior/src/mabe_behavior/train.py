@@ -68,7 +68,7 @@ class BehaviourTask(Task):
             asked |= {kind: x_BLF} | {f"{kind}_{name}": batch[f"{kind}.{name}"] for name in ("lab", "fold")}
         answers = model(**asked)
         if isinstance(answers, dict):  # in evaluation mode, where folds do not count
-            said = [{kind: [logits_MBLK[m]] for kind, logits_MBLK in answers.items()} for m in range(len(self.model))]
+            said = [{kind: [answers[f"{kind}_logits"][m]] for kind in labels} for m in range(len(self.model))]
         else:
             said = answers
         totals, logs = [], {}

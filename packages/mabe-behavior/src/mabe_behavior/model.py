@@ -192,8 +192,8 @@ class Ensemble(nn.Module):
         alone_fold: torch.Tensor | None = None,
         only: int | None = None,
     ) -> dict[str, torch.Tensor] | list[dict[str, list[torch.Tensor]]]:
-        """Logits (M, B, T, K) of each kind, `KIND_logits`; in training, of each member, from the windows outside its fold, those of
-        all stages of its networks, of each kind.
+        """Logits (M, B, T, K) of each kind, `KIND_logits`; in training, of each member, from the windows outside its
+        fold, those of all stages of its networks, of each kind.
 
         Args:
             pair, alone: (B, T, F) windows, of which missing values are NaN.

@@ -202,4 +202,4 @@ def test_other_settings_and_another_set_have_other_folders(tmp_path: Path) -> No
 
 def test_bouts_of_each_class() -> None:
     found = examples._bouts([piece(), piece()])
-    assert [rows.tolist() for rows in found] == [[[0, 20, 23], [1, 20, 23]]]
+    assert found == [[(0, 20, 23), (1, 20, 23)]]

@@ -94,9 +94,8 @@ def main(argv: Sequence[str]) -> None:
                 count = work()
                 if turn:  # the first warms up
                     rates[name].append(count / (time.perf_counter() - began))
-    print(
-        f"{processor()}, one process, load {load()}; windows per second, median (smallest..largest) of {options.repeats}"
-    )
+    print(f"{processor()}, one process, load {load()}")
+    print(f"windows per second, median (smallest..largest) of {options.repeats}")
     for name, values in rates.items():
         print(f"{name:12} {spread(values, ',.0f')}")
     ratios = [one / other for one, other in zip(*rates.values(), strict=True)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
 import shutil
@@ -335,3 +336,31 @@ def test_a_plan_is_made_before_anything_is_trained(home: Path, capsys: Capture) 
     assert run(home, "plan") == 0
     said = capsys.readouterr().out
     assert "parameters" in said and "trees are grown" in said.replace("\n", " ")
+
+
+def test_an_action_of_a_single_fold_is_known_by_the_others_alone(home: Path) -> None:
+    """With folds of whole labs the model of the fold that has it has never seen it: its opinion neither tunes a
+    threshold nor takes part in the mean."""
+    who, material = trained(home)
+    actions = [names[0] for names in who.vocabulary.pair]
+    sniff = actions.index("sniff")
+    assert who.about.learned["pair"][:, sniff].all()
+    learned = {kind: known.copy() for kind, known in who.about.learned.items()}
+    learned["pair"][0, sniff] = False
+    about = dataclasses.replace(who.about, learned=learned)
+    less = dataclasses.replace(who, about=about)
+    said, other = (subject.out_of_fold(one, material, one.forests)[TREES_ALONE] for one in (who, less))
+    fold_of = dict(
+        zip(
+            (material.rows[n]["name"] for n in material.parts.train.tolist()), material.parts.fold.tolist(), strict=True
+        )
+    )
+    for one, changed in zip(said, other, strict=True):
+        gone = {"sniff"} if fold_of[one.video] == 0 and not one.alone else set()
+        assert set(changed.actions) == set(one.actions) - gone
+    recordings = [material.recording(int(material.parts.test[0]))]
+    x = np.zeros((2, who.forests["pair"][0].columns), np.float16)
+    assert np.allclose(less._trees("pair", x)[:, sniff], who.forests["pair"][1].proba(x)[:, sniff])
+    decided = saved.decide(who.config, {TREES_ALONE: other, NETWORKS: other}, actions)
+    assert set(decided.rules[saved.BLEND].pooled) >= set(actions)
+    assert less.asked(recordings, judged=True)[NETWORKS]

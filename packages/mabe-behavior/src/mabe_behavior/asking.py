@@ -39,6 +39,7 @@ def stream(
     known: Vocabulary,
     labeled: Sequence[Behaviour],
     judged: bool,
+    learned_K: Sequence[bool] | None = None,
 ) -> Stream:
     """What a model says of a relation, as the actions that are looked for.
 
@@ -46,10 +47,11 @@ def stream(
         p_TK: of the classes, at the common `rate`.
         labeled: what is looked for.
         judged: whether the truth is known and goes along.
+        learned_K: which classes the model knows at all; None: all. The others are left out.
     """
     called = known.called(relation, labeled)
-    columns = [k for k, name in enumerate(called) if name is not None]
-    actions = tuple(name for name in called if name is not None)
+    columns = [k for k, name in enumerate(called) if name is not None and (learned_K is None or learned_K[k])]
+    actions = tuple(name for k in columns if (name := called[k]) is not None)
     frames, fps = len(recording.tracks), recording.tracks.fps
     p_NK = at_frames(p_TK[:, columns], rate, frames, fps)
     y_NK = vocabulary.truth(recording, relation, known)[:, columns] if judged else None

@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 from torch import nn
 
 from mabe_behavior import inference, objectives, thresholds
+from mabe_behavior.boosting import LEAST
 from mabe_behavior.config import Config
 from mabe_behavior.data import Material
 from mabe_behavior.examples import Piece
 from mabe_behavior.thresholds import BINS, Histograms
 
 Floats = NDArray[np.float32]
+Bools = NDArray[np.bool_]
 
 
 def lab_of(piece: Piece, member: int, trained_on: Mapping[int, set[int]]) -> int:
@@ -30,6 +32,18 @@ def trained_on(pieces: Mapping[str, Sequence[Piece]], members: int) -> dict[int,
     """The laboratories that each member has learned from."""
     every = [piece for of in pieces.values() for piece in of]
     return {member: {piece.lab for piece in every if piece.fold != member} for member in range(members)}
+
+
+def learned(pieces: Sequence[Piece], members: int) -> Bools:
+    """(M, K) which classes each member has had enough frames of, outside its fold, to know them at all.
+
+    With folds of whole laboratories a class may occur in a single fold; its member's opinion of it is none.
+    """
+    found_MK = [
+        np.sum([(piece.y_TK == 1).sum(axis=0) for piece in pieces if piece.fold != member], axis=0)
+        for member in range(members)
+    ]
+    return np.stack(found_MK) >= LEAST
 
 
 def out_of_fold(
@@ -75,8 +89,9 @@ def counted(
     for kind, of in pieces.items():
         mine = of[shares[kind]]
         names = ["+".join(names) for names in material.vocabulary.classes(kind)]
+        learned_MK = learned(of, config.split.members)
         for place, p_TK in out_of_fold(config, model, kind, mine, known, device):
-            y_TK = mine[place].y_TK
+            y_TK = np.where(learned_MK[mine[place].fold], mine[place].y_TK, np.int8(-1))
             lab = material.vocabulary.labs[mine[place].lab - 1]
             for name, count_2B in zip(names, thresholds.counted(p_TK, y_TK), strict=True):
                 counts[cells[lab, name]] += torch.from_numpy(count_2B)

@@ -10,12 +10,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mabe_behavior import blending, boosting, featurestore, tuning
+import numpy as np
+from numpy.typing import NDArray
+
+from mabe_behavior import blending, boosting, featurestore, judging, tuning
 from mabe_behavior.blending import Weights
 from mabe_behavior.boosting import Forest
 from mabe_behavior.config import Config
@@ -44,16 +47,35 @@ class Known:
 
     vocabulary: Vocabulary
     data: str  # fingerprint of the prepared set that it learned from
+    learned: Mapping[str, NDArray[np.bool_]]  # kind -> (members, classes) whether a member knows a class at all
     pca: PCA | None = None
+
+    @classmethod
+    def of(cls, material: Material) -> Known:
+        """What a model that is trained on it knows."""
+        parts, found = material.parts, material.vocabulary
+        learned = {
+            kind: judging.learned(
+                material.pieces(kind, parts.train.tolist(), parts.fold.tolist()), material.config.split.members
+            )
+            for kind in found.kinds
+        }
+        return cls(found, material.fingerprint, learned, material.pca)
 
     def as_dict(self) -> dict[str, Any]:
         state = None if self.pca is None else {name: array.tolist() for name, array in self.pca.state().items()}
-        return {"vocabulary": self.vocabulary.as_dict(), "data": self.data, "pca": state}
+        learned = {kind: found_MK.tolist() for kind, found_MK in self.learned.items()}
+        return {"vocabulary": self.vocabulary.as_dict(), "data": self.data, "learned": learned, "pca": state}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Known:
         components = None if data["pca"] is None else pca.of_state(data["pca"])
-        return cls(Vocabulary.from_dict(data["vocabulary"]), str(data["data"]), components)
+        vocabulary = Vocabulary.from_dict(data["vocabulary"])
+        learned = {str(kind): np.array(found_MK, bool) for kind, found_MK in data["learned"].items()}
+        for kind in vocabulary.kinds:
+            if learned[kind].ndim != 2 or learned[kind].shape[1] != len(vocabulary.classes(kind)):
+                raise ValueError(f"learned.{kind} is not of its classes")
+        return cls(vocabulary, str(data["data"]), learned, components)
 
 
 @dataclass(frozen=True)
@@ -80,13 +102,15 @@ def complete(run: RunDir) -> None:
 
     config = configuration.stored(Config, run.path)
     material = Material.load(config)
-    known = Known(material.vocabulary, material.fingerprint, material.pca)
+    known = Known.of(material)
     _write(run.preprocessing / MODEL, known.as_dict())
     forests = grow(config, material) if config.trees.rounds else {}
     _write_forests(run.preprocessing / TREES, forests)
     who = subject.of_run(run, config, "best", Runtime.start(config.runtime, config.seed).device, fitted=False)
     message("tuning on out-of-fold predictions")
-    _write(run.preprocessing / DECISION, decide(config, subject.out_of_fold(who, material, forests)).as_dict())
+    said = subject.out_of_fold(who, material, forests)
+    actions = [name for kind in known.vocabulary.kinds for names in known.vocabulary.classes(kind) for name in names]
+    _write(run.preprocessing / DECISION, decide(config, said, actions).as_dict())
 
 
 def grow(config: Config, material: Material) -> Forests:
@@ -102,8 +126,11 @@ def grow(config: Config, material: Material) -> Forests:
     return found
 
 
-def decide(config: Config, said: Mapping[str, list[Stream]]) -> Decided:
-    """Weights and rules from out-of-fold predictions of networks and, where there are any, trees."""
+def decide(config: Config, said: Mapping[str, list[Stream]], actions: Collection[str]) -> Decided:
+    """Weights and rules from out-of-fold predictions of networks and, where there are any, trees.
+
+    `actions`: that the model can say.
+    """
     weights = Weights(1.0, 1.0)
     parts = dict(said)
     if TREES_ALONE in said:
@@ -111,14 +138,18 @@ def decide(config: Config, said: Mapping[str, list[Stream]]) -> Decided:
         parts[BLEND] = blending.blend_all(said[NETWORKS], said[TREES_ALONE], weights)
     else:
         parts[BLEND] = said[NETWORKS]
-    return Decided(weights, {name: rules(config, of) for name, of in parts.items()})
+    return Decided(weights, {name: rules(config, of, actions) for name, of in parts.items()})
 
 
-def rules(config: Config, streams: list[Stream]) -> Rules:
-    """Tuned as the configuration says: for unknown laboratories by the mean over laboratories."""
+def rules(config: Config, streams: list[Stream], actions: Collection[str]) -> Rules:
+    """Rules for all actions: tuned as the configuration says, plain where there is nothing to tune an action on.
+
+    That is so where a single fold has it: the model that did not see the fold does not know the action.
+    """
     if not config.decision.tune:
-        return tuning.plain({action for one in streams for action in one.actions})
-    return tuning.fit(streams)
+        return tuning.plain(actions)
+    found = tuning.fit(streams)
+    return replace(found, pooled={**tuning.plain(actions).pooled, **found.pooled})
 
 
 def known(run: RunDir, config: Config) -> Known:
@@ -129,8 +160,7 @@ def known(run: RunDir, config: Config) -> Known:
     path = run.preprocessing / MODEL
     if path.is_file():
         return _read(path, Known.from_dict)
-    found = Material.load(config)
-    return Known(found.vocabulary, found.fingerprint, found.pca)
+    return Known.of(Material.load(config))
 
 
 def decided(run: RunDir) -> Decided | None:

@@ -101,11 +101,18 @@ class Trained:
             called = self.vocabulary.called(relation, labeled)
             allowed_K = torch.tensor([name is not None for name in called])
             p_MTK = objectives.probability(torch.from_numpy(logits_MTK), allowed_K, self.config.model.output)
-            found.append(p_MTK.mean(dim=0).numpy())
+            found.append(self._mean(kind, p_MTK.numpy()))
         return found
 
     def _trees(self, kind: str, x_TF: Halves) -> Floats:
-        return np.mean([forest.proba(x_TF) for forest in self.forests[kind]], axis=0)
+        return self._mean(kind, np.stack([forest.proba(x_TF) for forest in self.forests[kind]]))
+
+    def _mean(self, kind: str, p_MTK: Floats) -> Floats:
+        """(T, K) over the members that know a class; over all where none does."""
+        weight_MK = self.about.learned[kind].astype(np.float32)
+        weight_MK[:, weight_MK.sum(axis=0) == 0] = 1
+        found: Floats = (p_MTK * weight_MK[:, None]).sum(axis=0) / weight_MK.sum(axis=0)
+        return found
 
 
 def find(app: App, config: Config, options: RunOptions, device: torch.device) -> Trained:
@@ -150,15 +157,16 @@ def out_of_fold(who: Trained, material: Material, forests: Forests) -> Said:
             for place in sorted(p_of):
                 number, relation = whose[place]
                 recording = material.recording(number)
-                found[name].append(
-                    asking.stream(
-                        recording,
-                        relation,
-                        probabilities[place],
-                        config.features.fps,
-                        who.vocabulary,
-                        recording.labeled,
-                        judged=True,
-                    )
+                one = asking.stream(
+                    recording,
+                    relation,
+                    probabilities[place],
+                    config.features.fps,
+                    who.vocabulary,
+                    recording.labeled,
+                    judged=True,
+                    learned_K=who.about.learned[kind][of[place].fold],
                 )
+                if one.actions:
+                    found[name].append(one)
     return found

@@ -10,19 +10,21 @@ Shapes: T frames, L landmarks, X is x and y in cm, E is ahead and to the right, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mabe_behavior.features import egocentric, kinematics, landmarks, rolling, shape, social
-from mabe_behavior.features.columns import Doubles, Table, joined, table
-from mabe_behavior.features.kinematics import dot, length, unit
+from mabe_behavior.features import chunks, egocentric, kinematics, landmarks, rolling, shape, social
+from mabe_behavior.features.columns import Reals, Table
+from mabe_behavior.features.kinematics import cross, dot, length, unit
 from mabe_behavior.features.landmarks import LANDMARKS, Body
+from mabe_behavior.features.rolling import Rolling, odd_frames
 from mabe_behavior.tracks import Tracks
 
 Columns = dict[str, NDArray]
+JERK = 0.4  # seconds of the fit to a jerk, the longest of all fits
 WINDOWS = (0.5, 2.0, 6.0)  # seconds
 EXTREMES = 1.0  # seconds
 MEMORY = 10.0  # seconds after which a contact counts as long ago
@@ -31,16 +33,16 @@ MEMORY = 10.0  # seconds after which a contact counts as long ago
 class Animal:
     """One animal's landmarks with their motion, each computed when first asked for."""
 
-    def __init__(self, tracks: Tracks, name: str) -> None:
-        self.fps = tracks.fps
-        self.body: Body = landmarks.body(tracks, name)
+    def __init__(self, body: Body, fps: float) -> None:
+        self.body = body
+        self.fps = fps
 
     @cached_property
-    def velocity_TLX(self) -> Doubles:
+    def velocity_TLX(self) -> Reals:
         return kinematics.velocity(self.body.xy_TLX, self.fps)
 
     @cached_property
-    def acceleration_TX(self) -> Doubles:
+    def acceleration_TX(self) -> Reals:
         return kinematics.acceleration(self.body.at("center"), self.fps)
 
     @cached_property
@@ -48,54 +50,73 @@ class Animal:
         return egocentric.frame(self.body)
 
     @cached_property
-    def turning_T(self) -> Doubles:
+    def turning_T(self) -> Reals:
         """Of the body's axis, positive clockwise on the screen."""
-        return kinematics.turning(self.body.axis_TX, self.fps)
+        unit_TX = self.frame.ahead_TX
+        return cross(unit_TX, kinematics.derivative(unit_TX, self.fps))
 
-    def velocity(self, landmark: str) -> Doubles:
+    def velocity(self, landmark: str) -> Reals:
         return self.velocity_TLX[:, LANDMARKS.index(landmark)]
 
 
-def alone(tracks: Tracks, agent: str) -> Table:
-    """(T, F) what one animal does."""
-    animal = Animal(tracks, agent)
-    columns = {**motion(animal, "agent"), **posture(animal, "agent"), **own_places(animal, "agent")}
-    columns["agent.seen"] = animal.body.seen_T
-    now = table(columns | straightness(animal, "agent"))
-    lasting = [f"agent.{ending}" for ending in LASTING_ALONE]
-    return joined([now, *over_time(now, lasting, lasting, tracks.fps)])
+def alone(tracks: Tracks, agent: str, over_time: bool = True, threads: int = 1) -> Table:
+    """(T, F) what one animal does; without what looks further than a derivative if not `over_time`."""
+    if not over_time:
+        return _table(tracks, [agent], now_alone, threads)
+    return _table(tracks, [agent], course_alone, threads, lasting=LASTING_ALONE, extreme=LASTING_ALONE)
 
 
-def pair(tracks: Tracks, agent: str, target: str) -> Table:
-    """(T, F) what the agent and the target do, with respect to each other."""
-    one, other = Animal(tracks, agent), Animal(tracks, target)
+def pair(tracks: Tracks, agent: str, target: str, over_time: bool = True, threads: int = 1) -> Table:
+    """(T, F) what the agent and the target do, with respect to each other.
+
+    Without what looks further than a derivative if not `over_time`.
+    """
+    if not over_time:
+        return _table(tracks, [agent, target], now_pair, threads)
+    found = _table(tracks, [agent, target], now_pair, threads, SINCE, LASTING_PAIR, EXTREME_PAIR)
+    for name, contact in SINCE.items():  # which looks back across chunks
+        active_T = found.x_TF[:, found.names.index(contact)] == 1
+        found.x_TF[:, found.names.index(name)] = social.since(active_T, tracks.fps, MEMORY)
+    return found
+
+
+def now_alone(animal: Animal) -> Columns:
+    """What one animal does in each frame."""
+    columns = motion(animal, "agent") | posture(animal, "agent") | own_places(animal, "agent")
+    return columns | {"agent.seen": animal.body.seen_T}
+
+
+def course_alone(animal: Animal) -> Columns:
+    """The same, and how straight its way is."""
+    return now_alone(animal) | straightness(animal, "agent")
+
+
+def now_pair(one: Animal, other: Animal) -> Columns:
+    """What two animals do in each frame."""
     columns: Columns = {}
     for animal, role in ((one, "agent"), (other, "target")):
         columns |= motion(animal, role) | posture(animal, role)
     columns |= apart(one, other) | each_other(one, other) | moving(one, other)
-    columns |= contact(columns, tracks.fps)
-    now = table(columns)
-    return joined([now, *over_time(now, LASTING_PAIR, EXTREME_PAIR, tracks.fps)])
+    return columns | contact(columns)
 
 
 def motion(animal: Animal, role: str) -> Columns:
     """Speeds, accelerations and turns."""
     ahead_TX, center_v = animal.frame.ahead_TX, animal.velocity("center")
-    along = animal.frame.vectors(center_v[:, None])[:, 0]
-    nose_in_body = animal.frame.vectors((animal.velocity("nose") - center_v)[:, None])[:, 0]
+    nose_in_body = animal.velocity("nose") - center_v
     speed = length(animal.velocity_TLX)
     found = {f"speed.{landmark}": speed[:, k] for k, landmark in enumerate(LANDMARKS)}
     found |= {
-        "speed.ahead": along[:, 0],
-        "speed.sideways": np.abs(along[:, 1]),
+        "speed.ahead": dot(ahead_TX, center_v),
+        "speed.sideways": np.abs(cross(ahead_TX, center_v)),
         "acceleration": length(animal.acceleration_TX),
         "acceleration.ahead": dot(animal.acceleration_TX, ahead_TX),
-        "jerk": length(kinematics.jerk(animal.body.at("center"), animal.fps, 0.4)),
+        "jerk": length(kinematics.jerk(animal.body.at("center"), animal.fps, JERK)),
         "turning": np.abs(animal.turning_T),
         "turning.head": np.abs(kinematics.turning(animal.body.head_TX, animal.fps)),
         "turning.path": np.abs(kinematics.curving(center_v, animal.acceleration_TX)),
-        "nose.speed.ahead": nose_in_body[:, 0],
-        "nose.speed.sideways": np.abs(nose_in_body[:, 1]),
+        "nose.speed.ahead": dot(ahead_TX, nose_in_body),
+        "nose.speed.sideways": np.abs(cross(ahead_TX, nose_in_body)),
     }
     return _called(role, found)
 
@@ -131,9 +152,9 @@ def own_places(animal: Animal, role: str) -> Columns:
     }
     for name, side_TSX in (("ears", body.ears_TSX), ("hips", body.hips_TSX)):
         side_TSE = frame.places(side_TSX)
-        found[f"ahead.{name}"] = side_TSE[..., 0].mean(axis=1)
+        found[f"ahead.{name}"] = landmarks.middle(side_TSE)[:, 0]
         found[f"tilt.{name}"] = np.abs(side_TSE[:, 0, 0] - side_TSE[:, 1, 0])
-        found[f"aside.{name}"] = np.abs(side_TSE[..., 1].mean(axis=1))
+        found[f"aside.{name}"] = np.abs(landmarks.middle(side_TSE)[:, 1])
     return _called(role, found)
 
 
@@ -143,7 +164,7 @@ def straightness(animal: Animal, role: str) -> Columns:
     velocity = animal.velocity("center")
     known = np.column_stack((velocity, length(velocity)))
     for seconds in WINDOWS:
-        mean = rolling.mean(known, animal.fps, seconds).astype(np.float64)
+        mean = rolling.mean(known, animal.fps, seconds)
         net = length(mean[:, :2])
         found[f"speed.net_{seconds:g}s"] = net
         found[f"straightness_{seconds:g}s"] = net / (mean[:, 2] + social.SLOW)
@@ -153,15 +174,14 @@ def straightness(animal: Animal, role: str) -> Columns:
 def apart(one: Animal, other: Animal) -> Columns:
     """Distances between the two, and where each is in the other's frame."""
     a, t = one.body, other.body
-    distance_TPQ = social.distances(a.xy_TLX, t.xy_TLX)
     wanted = [("nose", "nose"), ("nose", "neck"), ("nose", "center"), ("nose", "tail"), ("neck", "nose")]
     wanted += [("center", "nose"), ("tail", "nose"), ("neck", "neck"), ("center", "center"), ("tail", "tail")]
-    found = {f"distance.{p}.{q}": distance_TPQ[:, LANDMARKS.index(p), LANDMARKS.index(q)] for p, q in wanted}
+    found = {f"distance.{p}.{q}": social.distance(a.at(p), t.at(q)) for p, q in wanted}
     found["distance.closest"] = social.closest(a.parts_TPX, t.parts_TPX)
     found["distance.nose.closest"] = social.closest(a.xy_TLX[:, :1], t.parts_TPX)
     found["distance.closest.nose"] = social.closest(t.xy_TLX[:, :1], a.parts_TPX)
     mean_length = (length(a.axis_TX) + length(t.axis_TX)) / 2
-    found["distance.relative"] = found["distance.center.center"] / np.maximum(mean_length, 1.0)
+    found["distance.relative"] = found["distance.center.center"] / np.maximum(mean_length, np.float32(1))
     for role, own, seen in (("target", one, other), ("agent", other, one)):
         places_TLE = own.frame.places(seen.body.xy_TLX)
         for k, landmark in enumerate(LANDMARKS):
@@ -208,20 +228,22 @@ def moving(one: Animal, other: Animal) -> Columns:
     return _called("pair", found)
 
 
-def contact(columns: Columns, fps: float) -> Columns:
-    """Touch, of which kind, and how long ago, out of the distances of `apart`."""
+def contact(columns: Columns) -> Columns:
+    """Touch, and of which kind, out of the distances of `apart`."""
     touches = {"contact": "closest", "contact.nose": "nose.closest"}
     touches |= {"contact.nose.nose": "nose.nose", "contact.nose.tail": "nose.tail"}
     found = {name: social.touching(columns[f"pair.distance.{distance}"]) for name, distance in touches.items()}
-    for name in ("contact", "contact.nose"):
-        found[f"since.{name}"] = social.since(found[name] == 1, fps, MEMORY)
     return _called("pair", found)
 
 
 # what is followed over time: columns of either animal, and of a pair
-LASTING_ALONE = (
-    *("speed.center", "speed.nose", "speed.ahead", "acceleration", "turning", "turning.head", "nose.speed.ahead"),
-    *("nose.speed.sideways", "length.nose.tail", "length.nose.center", "elongation", "bend", "bend.head", "stretching"),
+LASTING_ALONE = tuple(
+    f"agent.{name}"
+    for name in (
+        *("speed.center", "speed.nose", "speed.ahead", "acceleration", "turning", "turning.head", "nose.speed.ahead"),
+        *("nose.speed.sideways", "length.nose.tail", "length.nose.center", "elongation", "bend", "bend.head"),
+        "stretching",
+    )
 )
 EXTREME_PAIR = (
     *("pair.distance.closest", "pair.distance.nose.nose", "pair.distance.nose.tail", "pair.distance.tail.nose"),
@@ -233,12 +255,44 @@ LASTING_PAIR = (
 )
 
 
-def over_time(now: Table, lasting: Sequence[str], extreme: Sequence[str], fps: float) -> list[Table]:
-    """Means and deviations of some columns over every window, and extremes of some over one."""
-    return [
-        rolling.named(now.take(lasting), fps, WINDOWS),
-        rolling.named(now.take(extreme), fps, [EXTREMES], ["min", "max"]),
-    ]
+SINCE = {"pair.since.contact": "pair.contact", "pair.since.contact.nose": "pair.contact.nose"}
+
+
+def _table(
+    tracks: Tracks,
+    names: Sequence[str],
+    columns_of: Callable[..., Columns],
+    threads: int,
+    room: Sequence[str] = (),
+    lasting: Sequence[str] = (),
+    extreme: Sequence[str] = (),
+) -> Table:
+    """Columns of animals; room for some more; means and deviations over every window, and extremes over one.
+
+    Raises ValueError for an animal that is not in the tracks.
+    """
+    seen = [landmarks.parts_seen(tracks, name) for name in names]
+
+    def made_of(rows: slice) -> list[NDArray]:
+        bodies = [landmarks.body(tracks, name, rows, parts) for name, parts in zip(names, seen, strict=True)]
+        return list(columns_of(*(Animal(body, tracks.fps) for body in bodies)).values())
+
+    now = _names(columns_of, len(names))
+    statistics, called = [], [*now, *room]
+    for columns, seconds, wanted in ((lasting, WINDOWS, ("mean", "std")), (extreme, (EXTREMES,), ("min", "max"))):
+        if columns:
+            frames = tuple(odd_frames(one, tracks.fps) for one in seconds)
+            statistics.append(Rolling(frames, wanted, tuple(now.index(column) for column in columns)))
+            called += rolling.names(columns, seconds, wanted)
+    plan = chunks.Plan(len(now), len(room), statistics, kinematics.reach(JERK, tracks.fps, 3))
+    return Table(tuple(called), chunks.made(plan, made_of, len(tracks), threads))
+
+
+@lru_cache(maxsize=8)
+def _names(columns_of: Callable[..., Columns], animals: int) -> tuple[str, ...]:
+    """Of a recording without frames."""
+    nothing = Tracks(np.empty((0, 1, 1, 2)), ("mouse1",), ("nose",), 30.0, 1.0)
+    return tuple(columns_of(*(Animal(landmarks.body(nothing, "mouse1"), 30.0) for _ in range(animals))))
 
 
 def _called(role: str, columns: Columns) -> Columns:

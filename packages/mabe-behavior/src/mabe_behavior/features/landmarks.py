@@ -16,9 +16,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mabe_behavior.features.columns import Doubles
+from mabe_behavior.features.columns import Floats
 from mabe_behavior.tracks import Tracks
 
+ALL = slice(None)
 LANDMARKS = ("nose", "neck", "center", "tail")
 # What stands for each, the first that was tracked: the mean of these parts.
 _NOSE = (("nose",), ("head",))
@@ -39,57 +40,74 @@ _HIPS = (("hip_left", "hip_right"), ("lateral_left", "lateral_right"))
 class Body:
     """One animal's landmarks; those that nothing stands for are missing."""
 
-    xy_TLX: Doubles  # in the order of LANDMARKS
-    ears_TSX: Doubles
-    hips_TSX: Doubles
-    parts_TPX: Doubles  # whatever is tracked of the trunk and head: no tail beyond its base
-    seen_T: Doubles  # the share of all tracked parts that is seen
+    xy_TLX: Floats  # in the order of LANDMARKS
+    ears_TSX: Floats
+    hips_TSX: Floats
+    parts_TPX: Floats  # whatever is tracked of the trunk and head: no tail beyond its base
+    every_TP: Floats  # x of all tracked parts
 
     def __len__(self) -> int:
         return len(self.xy_TLX)
 
-    def at(self, landmark: str) -> Doubles:
+    def at(self, landmark: str) -> Floats:
         """(T, 2) of one landmark."""
         return self.xy_TLX[:, LANDMARKS.index(landmark)]
 
     @property
-    def axis_TX(self) -> Doubles:
+    def axis_TX(self) -> Floats:
         """From the base of the tail to the neck: where the body points."""
         return self.at("neck") - self.at("tail")
 
     @property
-    def head_TX(self) -> Doubles:
+    def head_TX(self) -> Floats:
         """From between the ears to the nose: where the head points."""
-        return self.at("nose") - self.ears_TSX.mean(axis=1)
+        return self.at("nose") - middle(self.ears_TSX)
+
+    @property
+    def seen_T(self) -> Floats:
+        """The share of all tracked parts that is seen."""
+        return sum(np.isfinite(x_T).astype(np.float32) for x_T in self.every_TP.T) / np.float32(self.every_TP.shape[1])
 
 
-def body(tracks: Tracks, animal: str) -> Body:
-    """The landmarks of an animal.
+def body(tracks: Tracks, animal: str, rows: slice = ALL, seen: Sequence[str] | None = None) -> Body:
+    """The landmarks of an animal, in some of a recording's frames.
+
+    `seen` are the parts that are seen in any of the recording's frames, if they are already known.
 
     Raises ValueError for an animal that is not in the tracks.
     """
-    xy_TPX = tracks.xy_TAPX[:, place(tracks, animal)]
-    cm_TPX = np.asarray(xy_TPX, np.float64, order="F") / tracks.pixels_per_cm
-    seen = {part: p for p, part in enumerate(tracks.parts) if np.isfinite(cm_TPX[:, p, 0]).any()}
+    there = {part: tracks.parts.index(part) for part in (parts_seen(tracks, animal) if seen is None else seen)}
+    cm_TPX = np.asarray(tracks.xy_TAPX[rows, place(tracks, animal)], order="F") / np.float32(tracks.pixels_per_cm)
 
-    def one(choices: tuple[tuple[str, ...], ...]) -> Doubles:
+    def one(choices: tuple[tuple[str, ...], ...]) -> Floats:
         for parts in choices:
-            if all(part in seen for part in parts):
-                return sum(cm_TPX[:, seen[part]] for part in parts) / len(parts)
-        return np.full((len(tracks), 2), np.nan, order="F")
+            if all(part in there for part in parts):
+                return sum(cm_TPX[:, there[part]] for part in parts) / np.float32(len(parts))
+        return np.full((len(cm_TPX), 2), np.nan, np.float32, order="F")
 
-    def sides(choices: tuple[tuple[str, str], ...]) -> Doubles:
-        pair = next((pair for pair in choices if set(pair) <= set(seen)), choices[0])
+    def sides(choices: tuple[tuple[str, str], ...]) -> Floats:
+        pair = next((pair for pair in choices if set(pair) <= set(there)), choices[0])
         return np.stack([one(((part,),)) for part in pair], axis=1)
 
-    trunk = [p for part, p in seen.items() if not part.startswith(("tail_mid", "tail_tip", "headpiece"))]
+    trunk = [p for part, p in there.items() if not part.startswith(("tail_mid", "tail_tip", "headpiece"))]
     return Body(
         xy_TLX=beside([one(_NOSE), one(_NECK), one(_CENTER), one(_TAIL)]),
         ears_TSX=sides((("ear_left", "ear_right"),)),
         hips_TSX=sides(_HIPS),
         parts_TPX=beside([cm_TPX[:, p] for p in trunk] or [one(())]),
-        seen_T=np.isfinite(cm_TPX[..., 0]).mean(axis=1),
+        every_TP=cm_TPX[..., 0],
     )
+
+
+def parts_seen(tracks: Tracks, animal: str) -> list[str]:
+    """Which parts of an animal are seen in any frame. Raises ValueError for an animal that is not in the tracks."""
+    x_TP = tracks.xy_TAPX[:, place(tracks, animal), :, 0]
+    return [part for p, part in enumerate(tracks.parts) if _any_finite(x_TP[:, p])]
+
+
+def _any_finite(x_T: Floats) -> bool:
+    """Mostly a few frames suffice to tell."""
+    return bool(np.isfinite(x_T[:1000]).any() or np.isfinite(x_T).any())
 
 
 def place(tracks: Tracks, animal: str) -> int:
@@ -99,6 +117,11 @@ def place(tracks: Tracks, animal: str) -> int:
     return tracks.animals.index(animal)
 
 
-def beside(points: Sequence[Doubles]) -> Doubles:
+def middle(side_TSX: Floats) -> Floats:
+    """(T, X) between left and right."""
+    return (side_TSX[:, 0] + side_TSX[:, 1]) / np.float32(2)
+
+
+def beside(points: Sequence[Floats]) -> Floats:
     """(T, L, X) of points (T, X), in Fortran's order."""
     return np.stack([point.T for point in points], axis=1).T

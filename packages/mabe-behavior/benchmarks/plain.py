@@ -57,7 +57,9 @@ def places(xy_TPX: np.ndarray) -> Columns:
 
 def outline(xy_TPX: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Area and elongation of the body."""
-    around = xy_TPX[:, [PARTS.index(p) for p in ("nose", "ear_right", "hip_right", "tail_base", "hip_left", "ear_left")]]
+    around = xy_TPX[
+        :, [PARTS.index(p) for p in ("nose", "ear_right", "hip_right", "tail_base", "hip_left", "ear_left")]
+    ]
     area = np.abs(cross(around, np.roll(around, -1, axis=1)).sum(axis=1)) / 2
     away = xy_TPX - np.nanmean(xy_TPX, axis=1, keepdims=True)
     xx, yy = np.nanmean(away**2, axis=1).T
@@ -174,7 +176,7 @@ def contact(found: Columns, fps: float) -> Columns:
 
 
 def statistics(frame: pandas.DataFrame, fps: float, windows: dict[float, tuple[str, ...]]) -> pandas.DataFrame:
-    """Moving statistics of all columns, centred and without regard to what is missing; `change` is after less before."""
+    """Moving statistics of all columns, centred, of what is not missing; `change` is after less before."""
     found = []
     for seconds, wanted in windows.items():
         width = frames_of(seconds, fps)

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numba import njit, vectorize
 
-NAN = np.float32(np.nan)  # a constant of single precision does not make doubles of what it is used with
+# constants of single precision, which do not make doubles of what they are used with
+NAN, ZERO, HALF, ONE = (np.float32(number) for number in (np.nan, 0, 0.5, 1))
 
 
 def compiled(function: Callable[..., Any]) -> Any:

@@ -10,15 +10,16 @@ Shapes: T frames, L landmarks, X is x and y in cm, E is ahead and to the right, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import cached_property, lru_cache
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mabe_behavior.features import chunks, egocentric, kinematics, landmarks, rolling, shape, social
 from mabe_behavior.features.columns import Reals, Table
-from mabe_behavior.features.kinematics import cross, dot, length, unit
+from mabe_behavior.features.kinematics import cross, dot, length
 from mabe_behavior.features.landmarks import LANDMARKS, Body
 from mabe_behavior.features.rolling import Rolling, odd_frames
 from mabe_behavior.tracks import Tracks
@@ -27,6 +28,7 @@ Columns = dict[str, NDArray]
 JERK = 0.4  # seconds of the fit to a jerk, the longest of all fits
 WINDOWS = (0.5, 2.0, 6.0)  # seconds
 EXTREMES = 1.0  # seconds
+MEANS, ENDS = ("mean", "std"), ("min", "max")
 MEMORY = 10.0  # seconds after which a contact counts as long ago
 
 
@@ -57,27 +59,6 @@ class Animal:
 
     def velocity(self, landmark: str) -> Reals:
         return self.velocity_TLX[:, LANDMARKS.index(landmark)]
-
-
-def alone(tracks: Tracks, agent: str, over_time: bool = True, threads: int = 1) -> Table:
-    """(T, F) what one animal does; without what looks further than a derivative if not `over_time`."""
-    if not over_time:
-        return _table(tracks, [agent], now_alone, threads)
-    return _table(tracks, [agent], course_alone, threads, lasting=LASTING_ALONE, extreme=LASTING_ALONE)
-
-
-def pair(tracks: Tracks, agent: str, target: str, over_time: bool = True, threads: int = 1) -> Table:
-    """(T, F) what the agent and the target do, with respect to each other.
-
-    Without what looks further than a derivative if not `over_time`.
-    """
-    if not over_time:
-        return _table(tracks, [agent, target], now_pair, threads)
-    found = _table(tracks, [agent, target], now_pair, threads, SINCE, LASTING_PAIR, EXTREME_PAIR)
-    for name, contact in SINCE.items():  # which looks back across chunks
-        active_T = found.x_TF[:, found.names.index(contact)] == 1
-        found.x_TF[:, found.names.index(name)] = social.since(active_T, tracks.fps, MEMORY)
-    return found
 
 
 def now_alone(animal: Animal) -> Columns:
@@ -200,7 +181,7 @@ def each_other(one: Animal, other: Animal) -> Columns:
         "facing.target.head": social.facing(t.head_TX, t.at("nose"), a.at("center")),
         "facing.agent.head.nose": social.facing(a.head_TX, a.at("nose"), t.at("nose")),
         "facing.agent.head.tail": social.facing(a.head_TX, a.at("nose"), t.at("tail")),
-        "parallel": dot(unit(a.axis_TX), unit(t.axis_TX)),
+        "parallel": dot(one.frame.ahead_TX, other.frame.ahead_TX),
     }
     return _called("pair", found)
 
@@ -258,41 +239,61 @@ LASTING_PAIR = (
 SINCE = {"pair.since.contact": "pair.contact", "pair.since.contact.nose": "pair.contact.nose"}
 
 
-def _table(
-    tracks: Tracks,
-    names: Sequence[str],
-    columns_of: Callable[..., Columns],
-    threads: int,
-    room: Sequence[str] = (),
-    lasting: Sequence[str] = (),
-    extreme: Sequence[str] = (),
-) -> Table:
-    """Columns of animals; room for some more; means and deviations over every window, and extremes over one.
+@dataclass(frozen=True)
+class Recipe:
+    """What a set is made of, from left to right."""
+
+    animals: int
+    columns_of: Callable[..., Columns]  # frame by frame
+    since: Mapping[str, str] = field(default_factory=dict)  # times since a column of 0 and 1 was 1
+    lasting: tuple[str, ...] = ()  # columns of which there are means and deviations over every window
+    extreme: tuple[str, ...] = ()  # and extremes over one
+
+    @cached_property
+    def now(self) -> tuple[str, ...]:
+        """Names of the columns that are made frame by frame: those of a recording without frames."""
+        nothing = landmarks.body(Tracks(np.empty((0, 1, 1, 2)), ("mouse1",), ("nose",), 30.0, 1.0), "mouse1")
+        return tuple(self.columns_of(*(Animal(nothing, 30.0) for _ in range(self.animals))))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all columns."""
+        means, extremes = rolling.names(self.lasting, WINDOWS, MEANS), rolling.names(self.extreme, [EXTREMES], ENDS)
+        return (*self.now, *self.since, *means, *extremes)
+
+    def plan(self, fps: float) -> chunks.Plan:
+        statistics = [
+            Rolling(
+                tuple(odd_frames(one, fps) for one in seconds), wanted, tuple(self.now.index(name) for name in columns)
+            )
+            for columns, seconds, wanted in ((self.lasting, WINDOWS, MEANS), (self.extreme, (EXTREMES,), ENDS))
+            if columns
+        ]
+        return chunks.Plan(len(self.now), len(self.since), statistics, kinematics.reach(JERK, fps, 3))
+
+
+ALONE_NOW, PAIR_NOW = Recipe(1, now_alone), Recipe(2, now_pair)
+ALONE = Recipe(1, course_alone, {}, LASTING_ALONE, LASTING_ALONE)
+PAIR = Recipe(2, now_pair, SINCE, LASTING_PAIR, EXTREME_PAIR)
+
+
+def table(tracks: Tracks, animals: Sequence[str], recipe: Recipe, threads: int = 1) -> Table:
+    """(T, F) of the agent, or of the agent and the target.
 
     Raises ValueError for an animal that is not in the tracks.
     """
-    seen = [landmarks.parts_seen(tracks, name) for name in names]
+    seen = {name: landmarks.parts_seen(tracks, name) for name in animals}
+    origin = landmarks.center_of(tracks)
 
     def made_of(rows: slice) -> list[NDArray]:
-        bodies = [landmarks.body(tracks, name, rows, parts) for name, parts in zip(names, seen, strict=True)]
-        return list(columns_of(*(Animal(body, tracks.fps) for body in bodies)).values())
+        bodies = [landmarks.body(tracks, name, rows, seen[name], origin) for name in animals]
+        return list(recipe.columns_of(*(Animal(body, tracks.fps) for body in bodies)).values())
 
-    now = _names(columns_of, len(names))
-    statistics, called = [], [*now, *room]
-    for columns, seconds, wanted in ((lasting, WINDOWS, ("mean", "std")), (extreme, (EXTREMES,), ("min", "max"))):
-        if columns:
-            frames = tuple(odd_frames(one, tracks.fps) for one in seconds)
-            statistics.append(Rolling(frames, wanted, tuple(now.index(column) for column in columns)))
-            called += rolling.names(columns, seconds, wanted)
-    plan = chunks.Plan(len(now), len(room), statistics, kinematics.reach(JERK, tracks.fps, 3))
-    return Table(tuple(called), chunks.made(plan, made_of, len(tracks), threads))
-
-
-@lru_cache(maxsize=8)
-def _names(columns_of: Callable[..., Columns], animals: int) -> tuple[str, ...]:
-    """Of a recording without frames."""
-    nothing = Tracks(np.empty((0, 1, 1, 2)), ("mouse1",), ("nose",), 30.0, 1.0)
-    return tuple(columns_of(*(Animal(landmarks.body(nothing, "mouse1"), 30.0) for _ in range(animals))))
+    x_TF = chunks.made(recipe.plan(tracks.fps), made_of, len(tracks), threads)
+    for name, active in recipe.since.items():  # which looks back further than a chunk's margin
+        active_T = x_TF[:, recipe.now.index(active)] == 1
+        x_TF[:, recipe.names.index(name)] = social.since(active_T, tracks.fps, MEMORY)
+    return Table(recipe.names, x_TF)
 
 
 def _called(role: str, columns: Columns) -> Columns:

@@ -91,7 +91,7 @@ def curving(velocity_TNX: ArrayLike, acceleration_TNX: ArrayLike, slowest: float
 
     Below the speed `slowest`, in cm/s, where the direction is that of the tracker's noise, it fades to 0.
     """
-    return _curving(*coordinates(velocity_TNX), *coordinates(acceleration_TNX), slowest)
+    return _curving(*coordinates(velocity_TNX), *coordinates(acceleration_TNX), np.float32(slowest))
 
 
 def coordinates(vector_NX: ArrayLike) -> tuple[Reals, Reals]:

@@ -13,13 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
+from mabe_behavior.features import windows
 from mabe_behavior.features.columns import Floats
 from mabe_behavior.tracks import Tracks
 
 ALL = slice(None)
+ORIGIN = np.zeros(2, np.float32)
 LANDMARKS = ("nose", "neck", "center", "tail")
 # What stands for each, the first that was tracked: the mean of these parts.
 _NOSE = (("nose",), ("head",))
@@ -53,12 +56,12 @@ class Body:
         """(T, 2) of one landmark."""
         return self.xy_TLX[:, LANDMARKS.index(landmark)]
 
-    @property
+    @cached_property
     def axis_TX(self) -> Floats:
         """From the base of the tail to the neck: where the body points."""
         return self.at("neck") - self.at("tail")
 
-    @property
+    @cached_property
     def head_TX(self) -> Floats:
         """From between the ears to the nose: where the head points."""
         return self.at("nose") - middle(self.ears_TSX)
@@ -69,25 +72,34 @@ class Body:
         return sum(np.isfinite(x_T).astype(np.float32) for x_T in self.every_TP.T) / np.float32(self.every_TP.shape[1])
 
 
-def body(tracks: Tracks, animal: str, rows: slice = ALL, seen: Sequence[str] | None = None) -> Body:
-    """The landmarks of an animal, in some of a recording's frames.
+def body(
+    tracks: Tracks, animal: str, rows: slice = ALL, seen: Sequence[str] | None = None, origin: Floats = ORIGIN
+) -> Body:
+    """The landmarks of an animal.
 
-    `seen` are the parts that are seen in any of the recording's frames, if they are already known.
+    Args:
+        tracks: of the recording.
+        animal: one of them.
+        rows: which frames.
+        seen: the parts that are seen in any of the recording's frames, if they are already known.
+        origin: from where places are counted, in pixels.
 
     Raises ValueError for an animal that is not in the tracks.
     """
     there = {part: tracks.parts.index(part) for part in (parts_seen(tracks, animal) if seen is None else seen)}
-    cm_TPX = np.asarray(tracks.xy_TAPX[rows, place(tracks, animal)], order="F") / np.float32(tracks.pixels_per_cm)
+    xy_TPX = tracks.xy_TAPX[rows, place(tracks, animal)]
+    cm_TPX = windows.series(xy_TPX, origin, np.float32(tracks.pixels_per_cm)).T
 
     def one(choices: tuple[tuple[str, ...], ...]) -> Floats:
         for parts in choices:
             if all(part in there for part in parts):
-                return sum(cm_TPX[:, there[part]] for part in parts) / np.float32(len(parts))
+                points = [cm_TPX[:, there[part]] for part in parts]
+                return points[0] if len(points) == 1 else sum(points[1:], points[0]) / np.float32(len(points))
         return np.full((len(cm_TPX), 2), np.nan, np.float32, order="F")
 
     def sides(choices: tuple[tuple[str, str], ...]) -> Floats:
         pair = next((pair for pair in choices if set(pair) <= set(there)), choices[0])
-        return np.stack([one(((part,),)) for part in pair], axis=1)
+        return beside([one(((part,),)) for part in pair])
 
     trunk = [p for part, p in there.items() if not part.startswith(("tail_mid", "tail_tip", "headpiece"))]
     return Body(
@@ -103,6 +115,16 @@ def parts_seen(tracks: Tracks, animal: str) -> list[str]:
     """Which parts of an animal are seen in any frame. Raises ValueError for an animal that is not in the tracks."""
     x_TP = tracks.xy_TAPX[:, place(tracks, animal), :, 0]
     return [part for p, part in enumerate(tracks.parts) if _any_finite(x_TP[:, p])]
+
+
+def center_of(tracks: Tracks) -> Floats:
+    """(X,) in pixels, about the middle of where animals are seen.
+
+    Counted from there, places are smaller numbers, of which single precision keeps more digits.
+    """
+    some_NX = tracks.xy_TAPX[:: max(1, len(tracks) // 100)].reshape(-1, 2)
+    seen_NX = some_NX[np.isfinite(some_NX[:, 0])]
+    return np.median(seen_NX, axis=0) if len(seen_NX) else ORIGIN
 
 
 def _any_finite(x_T: Floats) -> bool:

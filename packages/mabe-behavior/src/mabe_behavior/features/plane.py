@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from mabe_behavior.features.compiled import NAN, elementwise
+from mabe_behavior.features.compiled import HALF, NAN, elementwise
 
 
 @elementwise
@@ -40,4 +40,4 @@ def ratio(x: float, size: float) -> float:
 @elementwise
 def triangle(ax: float, ay: float, bx: float, by: float, cx: float, cy: float) -> float:
     """Its area, positive where the three points are clockwise on the screen."""
-    return ((bx - ax) * (cy - ay) - (by - ay) * (cx - ax)) / 2
+    return ((bx - ax) * (cy - ay) - (by - ay) * (cx - ax)) * HALF

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mabe_behavior.features import plane
-from mabe_behavior.features.columns import Reals, reals
-from mabe_behavior.features.compiled import NAN, compiled
+from mabe_behavior.features.columns import Reals
+from mabe_behavior.features.compiled import HALF, NAN, ONE, ZERO, compiled
 from mabe_behavior.features.kinematics import coordinates, cross, dot
 
 THREE = np.float32(3)  # points at least have a long and a short axis
@@ -58,26 +58,25 @@ def spread(xy_TPX: ArrayLike) -> tuple[Reals, Reals]:
     Missing where fewer than three points are seen. The eigenvalues of the 2 x 2 covariance are in closed form: half the
     trace, plus and minus the root of its square less the determinant.
     """
-    x_TP, y_TP = coordinates(xy_TPX)
     x_PT, y_PT = (np.ascontiguousarray(x_TP.T) for x_TP in coordinates(xy_TPX))
     sums_4T = np.zeros((4, x_PT.shape[1]), x_PT.dtype)
     _squares(x_PT, y_PT, sums_4T)
-    return _along_axis(*sums_4T, 1), _along_axis(*sums_4T, -1)
+    return _along_axis(*sums_4T, ONE), _along_axis(*sums_4T, -ONE)
 
 
 @np.errstate(invalid="ignore")
 def elongation(xy_TPX: ArrayLike) -> Reals:
     """(T,) from 0, for points as wide as long, to 1, for points on a line: 1 - short / long."""
     long, short = spread(xy_TPX)
-    return 1 - plane.ratio(short, long)
+    return ONE - plane.ratio(short, long)
 
 
 @plane.elementwise
 def _along_axis(count: float, xx: float, yy: float, xy: float, sign: float) -> float:
     """The standard deviation along the longer axis, for the sign 1, or the shorter one, for -1."""
-    half = (xx - yy) / 2
-    square = ((xx + yy) / 2 + sign * math.sqrt(half * half + xy * xy)) / max(count, THREE)
-    return math.sqrt(max(square, square * 0)) if count >= THREE else NAN
+    half = (xx - yy) * HALF
+    square = ((xx + yy) * HALF + sign * math.sqrt(half * half + xy * xy)) / max(count, THREE)
+    return math.sqrt(max(square, ZERO)) if count >= THREE else NAN
 
 
 @compiled
@@ -87,7 +86,7 @@ def _squares(x_PT: Reals, y_PT: Reals, sums_4T: Reals) -> None:
     centre_2T = np.zeros_like(sums_4T[:2])
     for p in range(len(x_PT)):
         for t in range(len(count_T)):
-            count_T[t] += 0 if math.isnan(x_PT[p, t]) else 1
+            count_T[t] += ZERO if math.isnan(x_PT[p, t]) else ONE
         _add_seen(x_PT[p], centre_2T[0])
         _add_seen(y_PT[p], centre_2T[1])
     for t in range(len(count_T)):
@@ -102,11 +101,11 @@ def _squares(x_PT: Reals, y_PT: Reals, sums_4T: Reals) -> None:
 @compiled
 def _add_seen(x_T: Reals, sum_T: Reals) -> None:
     for t in range(len(x_T)):
-        sum_T[t] += 0 if math.isnan(x_T[t]) else x_T[t]
+        sum_T[t] += ZERO if math.isnan(x_T[t]) else x_T[t]
 
 
 @compiled
 def _add_product(x_T: Reals, from_x_T: Reals, y_T: Reals, from_y_T: Reals, sum_T: Reals) -> None:
     for t in range(len(x_T)):
         product = (x_T[t] - from_x_T[t]) * (y_T[t] - from_y_T[t])
-        sum_T[t] += 0 if math.isnan(product) else product
+        sum_T[t] += ZERO if math.isnan(product) else product

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mabe_behavior.features import plane
 from mabe_behavior.features.columns import Doubles, Reals
-from mabe_behavior.features.compiled import NAN, compiled
+from mabe_behavior.features.compiled import NAN, ZERO, compiled
 from mabe_behavior.features.kinematics import coordinates
 
 SLOW = 1.0  # cm/s: directions of motion slower than this are the tracker's noise
@@ -62,7 +62,7 @@ def approach(agent_v_TX: ArrayLike, target_v_TX: ArrayLike, agent_TX: ArrayLike,
 
 def alignment(a_TX: ArrayLike, b_TX: ArrayLike, slowest: float = SLOW) -> Reals:
     """(T,) the cosine between two velocities, which fades to 0 where either is slow."""
-    return _alignment(*coordinates(a_TX), *coordinates(b_TX), slowest)
+    return _alignment(*coordinates(a_TX), *coordinates(b_TX), np.float32(slowest))
 
 
 @np.errstate(invalid="ignore")
@@ -71,9 +71,7 @@ def chase(agent_v_TX: ArrayLike, target_v_TX: ArrayLike, agent_TX: ArrayLike, ta
 
     The geometric mean of the agent's speed towards the target and the target's speed away from the agent.
     """
-    after = toward(agent_v_TX, agent_TX, target_TX)
-    away = toward(target_v_TX, agent_TX, target_TX)
-    return np.sqrt(np.maximum(after, 0) * np.maximum(away, 0))
+    return _chase(*(x for vector in (agent_v_TX, target_v_TX, agent_TX, target_TX) for x in coordinates(vector)))
 
 
 def touching(distance_T: ArrayLike, within: float = CONTACT) -> Reals:
@@ -94,6 +92,16 @@ def _toward(vx: float, vy: float, ax: float, ay: float, bx: float, by: float) ->
     x, y = bx - ax, by - ay
     size = math.sqrt(x * x + y * y)
     return (vx * x + vy * y) / (size if size > 0 else NAN)
+
+
+@plane.elementwise
+def _chase(avx: float, avy: float, tvx: float, tvy: float, ax: float, ay: float, tx: float, ty: float) -> float:
+    x, y = tx - ax, ty - ay
+    size = math.sqrt(x * x + y * y)
+    after, away = avx * x + avy * y, tvx * x + tvy * y
+    # max of two numbers may lose one that is missing; a comparison with a missing one is false
+    after, away = (ZERO if after < ZERO else after), (ZERO if away < ZERO else away)
+    return math.sqrt(after * away) / (size if size > 0 else NAN)
 
 
 @plane.elementwise

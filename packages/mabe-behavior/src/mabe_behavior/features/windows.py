@@ -29,6 +29,19 @@ Numbers = NDArray[np.int64]
 
 
 @compiled
+def series(x_TPX: Floats, origin_X: Floats, unit: float) -> Floats:
+    """(X, P, T) from an origin, in multiples of a unit: each coordinate of each point in one piece of memory."""
+    found_XPT = np.empty((x_TPX.shape[2], x_TPX.shape[1], len(x_TPX)), np.float32)
+    for first in range(0, len(x_TPX), _ROWS):
+        last = min(first + _ROWS, len(x_TPX))
+        for p in range(x_TPX.shape[1]):
+            for x in range(x_TPX.shape[2]):
+                for t in range(first, last):
+                    found_XPT[x, p, t] = (x_TPX[t, p, x] - origin_X[x]) / unit
+    return found_XPT
+
+
+@compiled
 def read(x_TC: Floats, first: int, x_CN: Floats) -> None:
     """Rows from `first` on as columns; those outside the recording are missing."""
     for n in range(x_CN.shape[1]):
@@ -64,28 +77,29 @@ def statistics(
     """Statistics of some columns over windows of 2 * half + 1 frames, by window, statistic and column.
 
     They are of the frames `start` to `stop` and come into these rows of a table, from column `place` on. Frame
-    `skip` of `x_CN` lies as far before `start` as the widest window reaches, and its last at least as far behind `stop`.
+    `skip` of `x_CN` lies as far before `start` as the widest window reaches, and its last as far behind `stop`.
     """
     margin, columns = half_W.max(), len(picked_C)
     found_KM = np.empty((len(half_W) * len(kind_S) * columns, _TILE), np.float32)
-    sums_3N = np.empty((3, _TILE + 2 * margin + 1))
+    sums_3N, mean_2M = np.empty((3, _TILE + 2 * margin + 1)), np.empty((2, _TILE))
     for tile in range(start, stop, _TILE):
         frames = min(_TILE, stop - tile)
         for c in range(columns):
             x_N = x_CN[picked_C[c], skip + tile - start : skip + tile - start + frames + 2 * margin]
             shift = accumulate(x_N, sums_3N)
             for w in range(len(half_W)):
+                means(sums_3N, margin - half_W[w], margin + half_W[w] + 1, mean_2M[0, :frames], mean_2M[1, :frames])
                 for s in range(len(kind_S)):
                     out_M = found_KM[(w * len(kind_S) + s) * columns + c, :frames]
-                    window(x_N, sums_3N, shift, margin, half_W[w], kind_S[s], out_M)
+                    window(x_N, sums_3N, mean_2M, shift, margin, half_W[w], kind_S[s], out_M)
         write(found_KM, 0, out_TF, tile, tile + frames, place)
 
 
 @compiled
 def accumulate(x_N: Floats, sums_3N: Doubles) -> float:
-    """How many values there are before each frame, their sum, and that of their squares; of values less what it returns.
+    """How many values there are before each frame, their sum, and that of their squares.
 
-    That is about the tile's mean, so that the variance, a difference of two means, keeps its digits.
+    They are of values less what it returns, about the tile's mean: so the variance, a difference, keeps its digits.
     """
     count = total = square = 0.0
     for n in range(0, len(x_N), 8):
@@ -107,26 +121,25 @@ def accumulate(x_N: Floats, sums_3N: Doubles) -> float:
 
 
 @compiled
-def window(x_N: Floats, sums_3N: Doubles, shift: float, margin: int, half: int, kind: int, out_M: Floats) -> None:
-    """One statistic of one column over one window."""
+def window(
+    x_N: Floats, sums_3N: Doubles, mean_2M: Doubles, shift: float, margin: int, half: int, kind: int, out_M: Floats
+) -> None:
+    """One statistic of one column over one window, whose inverse number of values and mean are given."""
     frames, low, high = len(out_M), margin - half, margin + half + 1
-    if kind in (_MIN, _MAX):
-        largest(x_N[low : high + frames - 1], 2 * half + 1, np.float32(1 if kind == _MAX else -1), out_M)
-        return
-    inverse_M, mean_M = np.empty(frames), np.empty(frames)
-    if kind == _CHANGE:
-        before_M = np.empty(frames)
-        means(sums_3N, low, margin, inverse_M, before_M)
-        means(sums_3N, margin + 1, high, inverse_M, mean_M)
-        for m in range(frames):
-            out_M[m] = mean_M[m] - before_M[m]
-        return
-    means(sums_3N, low, high, inverse_M, mean_M)
     if kind == _MEAN:
         for m in range(frames):
-            out_M[m] = mean_M[m] + shift
+            out_M[m] = mean_2M[1, m] + shift
+    elif kind == _STD:
+        of_squares = sums_3N[2, low : low + frames], sums_3N[2, high : high + frames]
+        deviations(of_squares[0], of_squares[1], mean_2M[0, :frames], mean_2M[1, :frames], out_M)
+    elif kind == _CHANGE:
+        before_M, after_M, inverse_M = np.empty(frames), np.empty(frames), np.empty(frames)
+        means(sums_3N, low, margin, inverse_M, before_M)
+        means(sums_3N, margin + 1, high, inverse_M, after_M)
+        for m in range(frames):
+            out_M[m] = after_M[m] - before_M[m]
     else:
-        deviations(sums_3N[2, low : low + frames], sums_3N[2, high : high + frames], inverse_M, mean_M, out_M)
+        largest(x_N[low : high + frames - 1], 2 * half + 1, np.float32(1 if kind == _MAX else -1), out_M)
 
 
 @compiled

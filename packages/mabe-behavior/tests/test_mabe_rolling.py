@@ -104,7 +104,8 @@ def test_they_are_computed_where_numba_can_write_nothing() -> None:
     """As in a container whose file system is read-only."""
     code = (
         "from numba.core import caching; caching.CacheImpl._locator_classes = []\n"
-        "from mabe_behavior.features import rolling; assert rolling.rolling([[1.0], [3.0]], [3], ['mean'])[0, 0, 0, 0] == 2"
+        "from mabe_behavior.features import rolling\n"
+        "assert rolling.rolling([[1.0], [3.0]], [3], ['mean'])[0, 0, 0, 0] == 2"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -118,13 +118,14 @@ def parts_seen(tracks: Tracks, animal: str) -> list[str]:
 
 
 def center_of(tracks: Tracks) -> Floats:
-    """(X,) in pixels, about the middle of where animals are seen.
+    """(X,) in pixels but at a whole number of cm, about the middle of where animals are seen.
 
     Counted from there, places are smaller numbers, of which single precision keeps more digits.
     """
     some_NX = tracks.xy_TAPX[:: max(1, len(tracks) // 100)].reshape(-1, 2)
     seen_NX = some_NX[np.isfinite(some_NX[:, 0])]
-    return np.median(seen_NX, axis=0) if len(seen_NX) else ORIGIN
+    unit = np.float32(tracks.pixels_per_cm)
+    return np.rint(np.median(seen_NX, axis=0) / unit) * unit if len(seen_NX) else ORIGIN
 
 
 def _any_finite(x_T: Floats) -> bool:

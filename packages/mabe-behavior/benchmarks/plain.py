@@ -1,4 +1,4 @@
-"""The set `pair` as one writes it down with NumPy, SciPy and pandas: what ours is compared with, and tested against.
+"""The sets `v4` and `pair` as one writes them with NumPy, SciPy and pandas: what ours are compared with.
 
 Arrays keep the order of the recording, frames first and x beside y; lengths are `np.linalg.norm`, derivatives
 `scipy.signal.savgol_filter`, and moving statistics `DataFrame.rolling` over all columns of a kind at once. It shares no
@@ -10,6 +10,8 @@ Shapes: T frames, P parts, X is x and y.
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
@@ -193,14 +195,28 @@ def statistics(frame: pandas.DataFrame, fps: float, windows: dict[float, tuple[s
     return pandas.concat(found, axis=1)
 
 
-def pair(cm_TAPX: np.ndarray, fps: float, lasting: tuple[str, ...], extreme: tuple[str, ...]) -> pandas.DataFrame:
-    """Of positions in cm of agent and target; `lasting` and `extreme` name the columns with moving statistics."""
-    with np.errstate(all="ignore"):
+def now(cm_TAPX: np.ndarray, fps: float) -> pandas.DataFrame:
+    """The columns of `pair` that are of a frame, and times since a contact."""
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of a mean of nothing
         agent, one = one_animal(cm_TAPX[:, 0], fps, "agent")
         target, other = one_animal(cm_TAPX[:, 1], fps, "target")
         mutual = both_animals(cm_TAPX, one, other)
         mutual |= contact(mutual, fps)
-    now = pandas.DataFrame(agent | target | {f"pair.{name}": x for name, x in mutual.items()})
-    means = statistics(now[list(lasting)], fps, dict.fromkeys((0.5, 2.0, 6.0), ("mean", "std")))
-    extremes = statistics(now[list(extreme)], fps, {1.0: ("min", "max")})
-    return pandas.concat((now, means, extremes), axis=1)
+    return pandas.DataFrame(agent | target | {f"pair.{name}": x for name, x in mutual.items()})
+
+
+def pair(cm_TAPX: np.ndarray, fps: float, lasting: Sequence[str], extreme: Sequence[str]) -> pandas.DataFrame:
+    """Of positions in cm of agent and target; `lasting` and `extreme` name the columns with moving statistics."""
+    frame = now(cm_TAPX, fps)
+    means = statistics(frame[list(lasting)], fps, dict.fromkeys((0.5, 2.0, 6.0), ("mean", "std")))
+    extremes = statistics(frame[list(extreme)], fps, {1.0: ("min", "max")})
+    return pandas.concat((frame, means, extremes), axis=1)
+
+
+def v4(cm_TAPX: np.ndarray, fps: float, mean_F: np.ndarray, directions_KF: np.ndarray) -> pandas.DataFrame:
+    """With components of a PCA that was fitted before."""
+    frame = pandas.DataFrame(cm_TAPX.reshape(len(cm_TAPX), -1)).add_prefix("xy")
+    components = pandas.DataFrame((frame - mean_F).fillna(0).to_numpy() @ directions_KF.T).add_prefix("component")
+    course = statistics(frame, fps, {1.0: ("mean", "std", "change")})
+    return pandas.concat((frame, components, course), axis=1)

@@ -21,7 +21,7 @@ from mabe_behavior.features import windows
 from mabe_behavior.features.columns import Floats
 from mabe_behavior.features.rolling import Rolling
 
-CHUNK = 4096  # frames
+CHUNK = 8192  # frames
 Rows = Callable[[slice], Sequence[NDArray]]
 
 

@@ -20,7 +20,7 @@ Reals = NDArray[np.floating[Any]]  # of single or double precision
 def reals(x: ArrayLike) -> Reals:
     """As it is, if of single or double precision; in double precision, if not."""
     array = np.asarray(x)
-    return array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)
+    return array if array.dtype.char in "fd" else array.astype(np.float64)
 
 
 @dataclass(frozen=True)

@@ -80,15 +80,17 @@ def statistics(
     `skip` of `x_CN` lies as far before `start` as the widest window reaches, and its last as far behind `stop`.
     """
     margin, columns = half_W.max(), len(picked_C)
+    of_sums = not np.all((kind_S == _MIN) | (kind_S == _MAX))
     found_KM = np.empty((len(half_W) * len(kind_S) * columns, _TILE), np.float32)
     sums_3N, mean_2M = np.empty((3, _TILE + 2 * margin + 1)), np.empty((2, _TILE))
     for tile in range(start, stop, _TILE):
         frames = min(_TILE, stop - tile)
         for c in range(columns):
             x_N = x_CN[picked_C[c], skip + tile - start : skip + tile - start + frames + 2 * margin]
-            shift = accumulate(x_N, sums_3N)
+            shift = accumulate(x_N, sums_3N) if of_sums else 0.0
             for w in range(len(half_W)):
-                means(sums_3N, margin - half_W[w], margin + half_W[w] + 1, mean_2M[0, :frames], mean_2M[1, :frames])
+                if of_sums:
+                    means(sums_3N, margin - half_W[w], margin + half_W[w] + 1, mean_2M[0, :frames], mean_2M[1, :frames])
                 for s in range(len(kind_S)):
                     out_M = found_KM[(w * len(kind_S) + s) * columns + c, :frames]
                     window(x_N, sums_3N, mean_2M, shift, margin, half_W[w], kind_S[s], out_M)

@@ -15,6 +15,8 @@ from numba import njit, vectorize
 # constants of single precision, which do not make doubles of what they are used with
 NAN, ZERO, HALF, ONE = (np.float32(number) for number in (np.nan, 0, 0.5, 1))
 
+BLOCK = 1024  # frames that are gone through several times: so many stay in the fastest cache
+
 
 def compiled(function: Callable[..., Any]) -> Any:
     """Of loops over arrays; other threads may run meanwhile."""

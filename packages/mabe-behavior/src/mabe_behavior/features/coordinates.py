@@ -106,8 +106,8 @@ def _by_role(
     for role, animal in enumerate(wanted):
         if animal == SELF:
             continue
-        xy_TPX = tracks.xy_TAPX[rows, place(tracks, animal)]
-        xy_XPT = windows.series(xy_TPX, ORIGIN, np.float32(tracks.pixels_per_cm))
+        which_B, unit = np.array([place(tracks, animal)]), np.float32(tracks.pixels_per_cm)
+        xy_XPT = windows.series(tracks.xy_TAPX[rows], which_B, ORIGIN, unit)[:, :, 0]
         for p, part in enumerate(parts):
             if part in tracks.parts:
                 found[role, p] = xy_XPT[:, tracks.parts.index(part)]

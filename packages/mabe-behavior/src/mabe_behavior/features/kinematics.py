@@ -37,10 +37,9 @@ def derivative(x_TN: ArrayLike, fps: float, order: int = 1, seconds: float = SEC
     if order < 1:
         raise ValueError(f"order: {order}; must be at least 1")
     x = np.asfortranarray(reals(x_TN))  # the frames of each series side by side
-    width = min(2 * reach(seconds, fps, order) + 1, len(x) - 1 + len(x) % 2)
-    if width <= order:
+    kernel_WW = _kernel(seconds, fps, order, len(x), x.dtype.char)
+    if kernel_WW is None:
         return np.full(x.shape, np.nan, x.dtype)
-    kernel_WW = (_kernels(width, min(order + 1, width - 1), order) * fps**order).astype(x.dtype)
     found = np.empty_like(x)
     fits.applied(kernel_WW, x.T.reshape(-1, len(x)), found.T.reshape(-1, len(x)))
     return found
@@ -105,7 +104,6 @@ def length(vector_NX: ArrayLike) -> Reals:
     return plane.length(*coordinates(vector_NX))
 
 
-@np.errstate(invalid="ignore")
 def unit(vector_NX: ArrayLike) -> Reals:
     """Of length 1; missing for a vector of length 0."""
     x = reals(vector_NX)
@@ -127,6 +125,14 @@ def _curving(vx: float, vy: float, ax: float, ay: float, slowest: float) -> floa
 
 
 @lru_cache(maxsize=64)
+def _kernel(seconds: float, fps: float, order: int, frames: int, dtype: str) -> Reals | None:
+    """(W, W) for a series of so many frames; None where they are too few."""
+    width = min(2 * reach(seconds, fps, order) + 1, frames - 1 + frames % 2)
+    if width <= order:
+        return None
+    return (_kernels(width, min(order + 1, width - 1), order) * fps**order).astype(dtype)
+
+
 def _kernels(width: int, degree: int, order: int) -> Doubles:
     """(W, W) row k: weights of a window's frames for the derivative at its k-th; the unit of time is a frame."""
     offset_WW = np.arange(width)[None, :] - np.arange(width)[:, None]

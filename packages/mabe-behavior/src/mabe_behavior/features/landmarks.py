@@ -6,13 +6,13 @@ parts it has at all, so that a feature does not jump where one part is missed fo
 Arrays are in Fortran's order: each coordinate of each point is in one piece of memory, frame after frame. What is
 computed of them keeps that order, and is faster for it.
 
-Shapes: T frames, L landmarks, P parts, X is x and y in cm, y downwards; S is left and right.
+Shapes: T frames, A animals, L landmarks, P parts, X is x and y in cm, y downwards; S is left and right.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from functools import cached_property
 
 import numpy as np
@@ -21,7 +21,6 @@ from mabe_behavior.features import windows
 from mabe_behavior.features.columns import Floats
 from mabe_behavior.tracks import Tracks
 
-ALL = slice(None)
 ORIGIN = np.zeros(2, np.float32)
 LANDMARKS = ("nose", "neck", "center", "tail")
 # What stands for each, the first that was tracked: the mean of these parts.
@@ -36,12 +35,13 @@ _CENTER = (
     ("nose", "tail_base"),
 )
 _TAIL = (("tail_base",), ("hip_left", "hip_right"))
+_EARS = (("ear_left", "ear_right"),)
 _HIPS = (("hip_left", "hip_right"), ("lateral_left", "lateral_right"))
 
 
 @dataclass(frozen=True)
 class Body:
-    """One animal's landmarks; those that nothing stands for are missing."""
+    """Landmarks of one animal, or with one axis more, after the first, of several; unknown ones are missing."""
 
     xy_TLX: Floats  # in the order of LANDMARKS
     ears_TSX: Floats
@@ -54,7 +54,11 @@ class Body:
 
     def at(self, landmark: str) -> Floats:
         """(T, 2) of one landmark."""
-        return self.xy_TLX[:, LANDMARKS.index(landmark)]
+        return self.xy_TLX[..., LANDMARKS.index(landmark), :]
+
+    def of(self, animal: int) -> Body:
+        """One of several."""
+        return Body(*(getattr(self, one.name)[:, animal] for one in fields(self)))
 
     @cached_property
     def axis_TX(self) -> Floats:
@@ -69,46 +73,53 @@ class Body:
     @property
     def seen_T(self) -> Floats:
         """The share of all tracked parts that is seen."""
-        return sum(np.isfinite(x_T).astype(np.float32) for x_T in self.every_TP.T) / np.float32(self.every_TP.shape[1])
+        parts = self.every_TP.shape[-1]
+        return sum(np.isfinite(self.every_TP[..., p]).astype(np.float32) for p in range(parts)) / np.float32(parts)
 
 
-def body(
-    tracks: Tracks, animal: str, rows: slice = ALL, seen: Sequence[str] | None = None, origin: Floats = ORIGIN
+def body(tracks: Tracks, animal: str) -> Body:
+    """The landmarks of an animal. Raises ValueError for one that is not in the tracks."""
+    return bodies(tracks, {animal: parts_seen(tracks, animal)}).of(0)
+
+
+def bodies(
+    tracks: Tracks, seen: Mapping[str, Sequence[str]], rows: slice = slice(None), origin: Floats = ORIGIN
 ) -> Body:
-    """The landmarks of an animal.
+    """Those of several animals.
 
     Args:
         tracks: of the recording.
-        animal: one of them.
+        seen: by animal, the parts that are seen in any of the recording's frames.
         rows: which frames.
-        seen: the parts that are seen in any of the recording's frames, if they are already known.
         origin: from where places are counted, in pixels.
 
     Raises ValueError for an animal that is not in the tracks.
     """
-    there = {part: tracks.parts.index(part) for part in (parts_seen(tracks, animal) if seen is None else seen)}
-    xy_TPX = tracks.xy_TAPX[rows, place(tracks, animal)]
-    cm_TPX = windows.series(xy_TPX, origin, np.float32(tracks.pixels_per_cm)).T
-
-    def one(choices: tuple[tuple[str, ...], ...]) -> Floats:
-        for parts in choices:
-            if all(part in there for part in parts):
-                points = [cm_TPX[:, there[part]] for part in parts]
-                return points[0] if len(points) == 1 else sum(points[1:], points[0]) / np.float32(len(points))
-        return np.full((len(cm_TPX), 2), np.nan, np.float32, order="F")
-
-    def sides(choices: tuple[tuple[str, str], ...]) -> Floats:
-        pair = next((pair for pair in choices if set(pair) <= set(there)), choices[0])
-        return beside([one(((part,),)) for part in pair])
-
-    trunk = [p for part, p in there.items() if not part.startswith(("tail_mid", "tail_tip", "headpiece"))]
-    return Body(
-        xy_TLX=beside([one(_NOSE), one(_NECK), one(_CENTER), one(_TAIL)]),
-        ears_TSX=sides((("ear_left", "ear_right"),)),
-        hips_TSX=sides(_HIPS),
-        parts_TPX=beside([cm_TPX[:, p] for p in trunk] or [one(())]),
-        every_TP=cm_TPX[..., 0],
+    which_A = np.array([place(tracks, animal) for animal in seen])
+    unit = np.float32(tracks.pixels_per_cm)
+    cm_TAPX = windows.series(tracks.xy_TAPX[rows], which_A, origin, unit).T
+    trunk = [p for p, part in enumerate(tracks.parts) if not part.startswith(("tail_mid", "tail_tip", "headpiece"))]
+    xy_TALX, ears_TASX, hips_TASX = (
+        np.full((2, points, *cm_TAPX.shape[1::-1]), np.nan, np.float32).T for points in (len(LANDMARKS), 2, 2)
     )
+    for a, parts in enumerate(seen.values()):
+        for k, choices in enumerate((_NOSE, _NECK, _CENTER, _TAIL)):
+            _put(cm_TAPX[:, a], tracks.parts, parts, choices, xy_TALX[:, a, k])
+        for pairs, side_TSX in ((_EARS, ears_TASX[:, a]), (_HIPS, hips_TASX[:, a])):
+            for k, part in enumerate(next((pair for pair in pairs if set(pair) <= set(parts)), pairs[0])):
+                _put(cm_TAPX[:, a], tracks.parts, parts, ((part,),), side_TSX[:, k])
+    parts_TAPX = cm_TAPX if len(trunk) == len(tracks.parts) else cm_TAPX.T[:, trunk].T
+    return Body(xy_TALX, ears_TASX, hips_TASX, parts_TAPX, cm_TAPX[..., 0])
+
+
+def _put(
+    cm_TPX: Floats, names: Sequence[str], seen: Sequence[str], choices: Sequence[Sequence[str]], out_TX: Floats
+) -> None:
+    """The mean of the parts of the first choice whose parts are all seen, if there is one."""
+    chosen = next((choice for choice in choices if set(choice) <= set(seen)), ())
+    if chosen:
+        points = [cm_TPX[:, names.index(part)] for part in chosen]
+        out_TX[:] = points[0] if len(points) == 1 else sum(points[1:], points[0]) / np.float32(len(points))
 
 
 def parts_seen(tracks: Tracks, animal: str) -> list[str]:
@@ -142,9 +153,4 @@ def place(tracks: Tracks, animal: str) -> int:
 
 def middle(side_TSX: Floats) -> Floats:
     """(T, X) between left and right."""
-    return (side_TSX[:, 0] + side_TSX[:, 1]) / np.float32(2)
-
-
-def beside(points: Sequence[Floats]) -> Floats:
-    """(T, L, X) of points (T, X), in Fortran's order."""
-    return np.stack([point.T for point in points], axis=1).T
+    return (side_TSX[..., 0, :] + side_TSX[..., 1, :]) * np.float32(0.5)

@@ -34,7 +34,7 @@ def distance(ax: float, ay: float, bx: float, by: float) -> float:
 @elementwise
 def ratio(x: float, size: float) -> float:
     """Missing where the size is 0."""
-    return x / (size if size > 0 else NAN)
+    return x / (size if size != 0 else NAN)
 
 
 @elementwise

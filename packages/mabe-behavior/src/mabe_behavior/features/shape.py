@@ -2,20 +2,21 @@
 
 Nothing here changes when the animal is moved, turned or reflected, except what says that it has a sign.
 
-Shapes: T frames, P points, Q pairs of points, X is x and y in cm.
+Shapes: T frames, P points, X is x and y in cm. There may be one axis more after the first, of animals.
 """
 
 from __future__ import annotations
 
 import math
-from itertools import combinations
+from collections.abc import Sequence
+from itertools import combinations, pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from mabe_behavior.features import plane
 from mabe_behavior.features.columns import Reals
-from mabe_behavior.features.compiled import HALF, NAN, ONE, ZERO, compiled
+from mabe_behavior.features.compiled import BLOCK, HALF, NAN, ONE, ZERO, compiled
 from mabe_behavior.features.kinematics import coordinates, cross, dot
 
 THREE = np.float32(3)  # points at least have a long and a short axis
@@ -26,14 +27,11 @@ def pairs(names: tuple[str, ...]) -> list[tuple[str, str]]:
     return list(combinations(names, 2))
 
 
-def distances(xy_TPX: ArrayLike) -> Reals:
-    """(T, Q) between all pairs of points."""
-    x_TP, y_TP = coordinates(xy_TPX)
-    all_pairs = list(combinations(range(x_TP.shape[1]), 2))
-    found_QT = np.empty((len(all_pairs), len(x_TP)), x_TP.dtype)
-    for q, (one, other) in enumerate(all_pairs):
-        plane.distance(x_TP[:, one], y_TP[:, one], x_TP[:, other], y_TP[:, other], out=found_QT[q])
-    return found_QT.T
+def distances(xy_TPX: ArrayLike) -> list[Reals]:
+    """(T,) each, between all pairs of points."""
+    x, y = coordinates(xy_TPX)
+    every = combinations(range(x.shape[-1]), 2)
+    return [plane.distance(x[..., one], y[..., one], x[..., other], y[..., other]) for one, other in every]
 
 
 def angle(from_TX: ArrayLike, to_TX: ArrayLike) -> Reals:
@@ -41,17 +39,15 @@ def angle(from_TX: ArrayLike, to_TX: ArrayLike) -> Reals:
     return np.arctan2(cross(from_TX, to_TX), dot(from_TX, to_TX))
 
 
-def area(xy_TPX: ArrayLike) -> Reals:
-    """(T,) in cm², of the polygon through the points in their order: of the triangles of the first with two neighbours.
+def area(corners: Sequence[ArrayLike]) -> Reals:
+    """(T,) in cm², of the polygon through points (T, X): of the triangles of the first with each two neighbours.
 
     Triangles on the other side count the other way, so that the polygon need not be convex (the shoelace formula).
     """
-    x_TP, y_TP = coordinates(xy_TPX)
-    corners = list(zip(x_TP.T, y_TP.T, strict=True))
-    return np.abs(sum(plane.triangle(*corners[0], *corners[p], *corners[p + 1]) for p in range(1, len(corners) - 1)))
+    first, *others = (coordinates(corner) for corner in corners)
+    return np.abs(sum(plane.triangle(*first, *one, *next_) for one, next_ in pairwise(others)))
 
 
-@np.errstate(invalid="ignore")
 def spread(xy_TPX: ArrayLike) -> tuple[Reals, Reals]:
     """(long, short), each (T,) in cm: standard deviations of the seen points along their principal axes.
 
@@ -59,12 +55,13 @@ def spread(xy_TPX: ArrayLike) -> tuple[Reals, Reals]:
     trace, plus and minus the root of its square less the determinant.
     """
     x_PT, y_PT = (np.ascontiguousarray(x_TP.T) for x_TP in coordinates(xy_TPX))
-    sums_4T = np.zeros((4, x_PT.shape[1]), x_PT.dtype)
-    _squares(x_PT, y_PT, sums_4T)
-    return _along_axis(*sums_4T, ONE), _along_axis(*sums_4T, -ONE)
+    points, frames = len(x_PT), x_PT.shape[1:]  # of several animals, one after the other
+    sums_4T = np.zeros((4, math.prod(frames)), x_PT.dtype)
+    _squares(x_PT.reshape(points, -1), y_PT.reshape(points, -1), sums_4T)
+    long, short = (_along_axis(*sums_4T, sign).reshape(frames).T for sign in (ONE, -ONE))
+    return long, short
 
 
-@np.errstate(invalid="ignore")
 def elongation(xy_TPX: ArrayLike) -> Reals:
     """(T,) from 0, for points as wide as long, to 1, for points on a line: 1 - short / long."""
     long, short = spread(xy_TPX)
@@ -82,26 +79,38 @@ def _along_axis(count: float, xx: float, yy: float, xy: float, sign: float) -> f
 @compiled
 def _squares(x_PT: Reals, y_PT: Reals, sums_4T: Reals) -> None:
     """How many points are seen, and the sums of their squares and products xx, yy and xy about their centre."""
-    count_T = sums_4T[0]
-    centre_2T = np.zeros_like(sums_4T[:2])
-    for p in range(len(x_PT)):
-        for t in range(len(count_T)):
-            count_T[t] += ZERO if math.isnan(x_PT[p, t]) else ONE
-        _add_seen(x_PT[p], centre_2T[0])
-        _add_seen(y_PT[p], centre_2T[1])
-    for t in range(len(count_T)):
-        centre_2T[0, t] /= count_T[t]  # of none it is missing, and is not asked for
-        centre_2T[1, t] /= count_T[t]
-    for p in range(len(x_PT)):
-        _add_product(x_PT[p], centre_2T[0], x_PT[p], centre_2T[0], sums_4T[1])
-        _add_product(y_PT[p], centre_2T[1], y_PT[p], centre_2T[1], sums_4T[2])
-        _add_product(x_PT[p], centre_2T[0], y_PT[p], centre_2T[1], sums_4T[3])
+    for start in range(0, sums_4T.shape[1], BLOCK):
+        rows = slice(start, min(start + BLOCK, sums_4T.shape[1]))
+        count_T, xx_T, yy_T, xy_T = sums_4T[0, rows], sums_4T[1, rows], sums_4T[2, rows], sums_4T[3, rows]
+        x_T, y_T = np.zeros_like(xx_T), np.zeros_like(yy_T)
+        for p in range(len(x_PT)):
+            _count(x_PT[p, rows], count_T)
+            _add_seen(x_PT[p, rows], x_T)
+            _add_seen(y_PT[p, rows], y_T)
+        _divide(x_T, count_T)
+        _divide(y_T, count_T)
+        for p in range(len(x_PT)):
+            _add_product(x_PT[p, rows], x_T, x_PT[p, rows], x_T, xx_T)
+            _add_product(y_PT[p, rows], y_T, y_PT[p, rows], y_T, yy_T)
+            _add_product(x_PT[p, rows], x_T, y_PT[p, rows], y_T, xy_T)
+
+
+@compiled
+def _count(x_T: Reals, count_T: Reals) -> None:
+    for t in range(len(x_T)):
+        count_T[t] += ZERO if math.isnan(x_T[t]) else ONE
 
 
 @compiled
 def _add_seen(x_T: Reals, sum_T: Reals) -> None:
     for t in range(len(x_T)):
         sum_T[t] += ZERO if math.isnan(x_T[t]) else x_T[t]
+
+
+@compiled
+def _divide(sum_T: Reals, count_T: Reals) -> None:
+    for t in range(len(sum_T)):
+        sum_T[t] /= count_T[t]  # of none it is missing, and is not asked for
 
 
 @compiled

@@ -14,17 +14,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from mabe_behavior.features import plane
 from mabe_behavior.features.columns import Doubles, Reals
-from mabe_behavior.features.compiled import NAN, ZERO, compiled
+from mabe_behavior.features.compiled import BLOCK, HALF, NAN, compiled
 from mabe_behavior.features.kinematics import coordinates
 
 SLOW = 1.0  # cm/s: directions of motion slower than this are the tracker's noise
 CONTACT = 1.5  # cm between the nearest tracked points: bodies, which are wider than their points, touch
-
-
-def distances(agent_TPX: ArrayLike, target_TQX: ArrayLike) -> Reals:
-    """(T, P, Q) from each point of the one to each of the other."""
-    (ax, ay), (tx, ty) = coordinates(agent_TPX), coordinates(target_TQX)
-    return plane.distance(ax[:, :, None], ay[:, :, None], tx[:, None], ty[:, None])
 
 
 def distance(from_TX: ArrayLike, to_TX: ArrayLike) -> Reals:
@@ -32,28 +26,24 @@ def distance(from_TX: ArrayLike, to_TX: ArrayLike) -> Reals:
     return plane.distance(*coordinates(from_TX), *coordinates(to_TX))
 
 
-@np.errstate(invalid="ignore")
 def closest(agent_TPX: ArrayLike, target_TQX: ArrayLike) -> Reals:
     """(T,) the smallest distance of those that are seen; missing where none is."""
-    (ax, ay), (tx, ty) = coordinates(agent_TPX), coordinates(target_TQX)
-    found = np.full(len(ax), np.inf, np.result_type(ax, tx))
-    _closest(*(np.ascontiguousarray(x_TP.T, found.dtype) for x_TP in (ax, ay, tx, ty)), found)
+    points = [np.ascontiguousarray(x_TP.T) for xy_TPX in (agent_TPX, target_TQX) for x_TP in coordinates(xy_TPX)]
+    found: Reals = np.full(points[0].shape[1], np.inf, np.result_type(*points))
+    _closest(*points, found)
     return found
 
 
-@np.errstate(invalid="ignore")
 def facing(direction_TX: ArrayLike, from_TX: ArrayLike, to_TX: ArrayLike) -> Reals:
     """(T,) the cosine between where one points and where the other is: 1 facing it, -1 turned away."""
     return _facing(*coordinates(direction_TX), *coordinates(from_TX), *coordinates(to_TX))
 
 
-@np.errstate(invalid="ignore")
 def toward(velocity_TX: ArrayLike, from_TX: ArrayLike, to_TX: ArrayLike) -> Reals:
     """(T,) the part of a velocity (or acceleration) that points to a place; negative where it leads away."""
     return _toward(*coordinates(velocity_TX), *coordinates(from_TX), *coordinates(to_TX))
 
 
-@np.errstate(invalid="ignore")
 def approach(agent_v_TX: ArrayLike, target_v_TX: ArrayLike, agent_TX: ArrayLike, target_TX: ArrayLike) -> Reals:
     """(T,) how fast the two come closer, in cm/s: the derivative of their distance with its sign turned."""
     (ax, ay), (tx, ty) = coordinates(agent_v_TX), coordinates(target_v_TX)
@@ -65,7 +55,6 @@ def alignment(a_TX: ArrayLike, b_TX: ArrayLike, slowest: float = SLOW) -> Reals:
     return _alignment(*coordinates(a_TX), *coordinates(b_TX), np.float32(slowest))
 
 
-@np.errstate(invalid="ignore")
 def chase(agent_v_TX: ArrayLike, target_v_TX: ArrayLike, agent_TX: ArrayLike, target_TX: ArrayLike) -> Reals:
     """(T,) in cm/s, at least 0: the agent runs after a target that runs from it.
 
@@ -77,7 +66,7 @@ def chase(agent_v_TX: ArrayLike, target_v_TX: ArrayLike, agent_TX: ArrayLike, ta
 def touching(distance_T: ArrayLike, within: float = CONTACT) -> Reals:
     """(T,) 1 where they are that close, 0 where not, missing where the distance is."""
     distance = np.asarray(distance_T)
-    return np.where(np.isnan(distance), NAN, distance <= within)
+    return np.where(np.isnan(distance), NAN, distance <= np.float32(within))
 
 
 def since(active_T: NDArray[np.bool_], fps: float, most: float) -> Doubles:
@@ -91,7 +80,7 @@ def since(active_T: NDArray[np.bool_], fps: float, most: float) -> Doubles:
 def _toward(vx: float, vy: float, ax: float, ay: float, bx: float, by: float) -> float:
     x, y = bx - ax, by - ay
     size = math.sqrt(x * x + y * y)
-    return (vx * x + vy * y) / (size if size > 0 else NAN)
+    return (vx * x + vy * y) / (size if size != 0 else NAN)
 
 
 @plane.elementwise
@@ -99,16 +88,15 @@ def _chase(avx: float, avy: float, tvx: float, tvy: float, ax: float, ay: float,
     x, y = tx - ax, ty - ay
     size = math.sqrt(x * x + y * y)
     after, away = avx * x + avy * y, tvx * x + tvy * y
-    # max of two numbers may lose one that is missing; a comparison with a missing one is false
-    after, away = (ZERO if after < ZERO else after), (ZERO if away < ZERO else away)
-    return math.sqrt(after * away) / (size if size > 0 else NAN)
+    after, away = (after + abs(after)) * HALF, (away + abs(away)) * HALF  # at least 0, or missing
+    return math.sqrt(after * away) / (size if size != 0 else NAN)
 
 
 @plane.elementwise
 def _facing(vx: float, vy: float, ax: float, ay: float, bx: float, by: float) -> float:
     x, y = bx - ax, by - ay
     size = math.sqrt(vx * vx + vy * vy) * math.sqrt(x * x + y * y)
-    return (vx * x + vy * y) / (size if size > 0 else NAN)
+    return (vx * x + vy * y) / (size if size != 0 else NAN)
 
 
 @plane.elementwise
@@ -118,9 +106,11 @@ def _alignment(ax: float, ay: float, bx: float, by: float, slowest: float) -> fl
 
 @compiled
 def _closest(ax_PT: Reals, ay_PT: Reals, tx_QT: Reals, ty_QT: Reals, found_T: Reals) -> None:
-    for p in range(len(ax_PT)):
-        for q in range(len(tx_QT)):
-            _closer(ax_PT[p], ay_PT[p], tx_QT[q], ty_QT[q], found_T)
+    for start in range(0, len(found_T), BLOCK):
+        rows = slice(start, min(start + BLOCK, len(found_T)))
+        for p in range(len(ax_PT)):
+            for q in range(len(tx_QT)):
+                _closer(ax_PT[p, rows], ay_PT[p, rows], tx_QT[q, rows], ty_QT[q, rows], found_T[rows])
     for t in range(len(found_T)):
         found_T[t] = math.sqrt(found_T[t]) if found_T[t] < np.inf else NAN
 

@@ -29,16 +29,18 @@ Numbers = NDArray[np.int64]
 
 
 @compiled
-def series(x_TPX: Floats, origin_X: Floats, unit: float) -> Floats:
-    """(X, P, T) from an origin, in multiples of a unit: each coordinate of each point in one piece of memory."""
-    found_XPT = np.empty((x_TPX.shape[2], x_TPX.shape[1], len(x_TPX)), np.float32)
-    for first in range(0, len(x_TPX), _ROWS):
-        last = min(first + _ROWS, len(x_TPX))
-        for p in range(x_TPX.shape[1]):
-            for x in range(x_TPX.shape[2]):
-                for t in range(first, last):
-                    found_XPT[x, p, t] = (x_TPX[t, p, x] - origin_X[x]) / unit
-    return found_XPT
+def series(x_TAPX: Floats, which_B: Numbers, origin_X: Floats, unit: float) -> Floats:
+    """(X, P, B, T) of some animals, from an origin, in multiples of a unit: a coordinate in one piece of memory."""
+    frames, _, parts, axes = x_TAPX.shape
+    found_XPBT = np.empty((axes, parts, len(which_B), frames), np.float32)
+    for first in range(0, frames, _ROWS):
+        last = min(first + _ROWS, frames)
+        for b in range(len(which_B)):
+            for p in range(parts):
+                for x in range(axes):
+                    for t in range(first, last):
+                        found_XPBT[x, p, b, t] = (x_TAPX[t, which_B[b], p, x] - origin_X[x]) / unit
+    return found_XPBT
 
 
 @compiled

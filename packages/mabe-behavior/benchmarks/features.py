@@ -11,7 +11,7 @@ Two mice, seven parts, 30 fps, one point in fifty missing; whole sets, from trac
   recording. Once a frame's statistics are taken of all columns at once,
   which is the more favourable reading, and once column by column.
 
-With one process, ours takes one thread or two and the others the one that they have; with more, each works on a
+With one process, ours takes one thread or two, and the others one, as they have no more; with more, each works on a
 recording of its own in one thread, so that all have the same cores. The ways take turns. At last, what the first use
 costs in a new process, while machine code is made and when it lies on the disk.
 """
@@ -137,7 +137,7 @@ def prepare(frames: int, seed: int) -> None:
     for task in ("v4", "pair"):
         ours, theirs = (_ways[task][way]()[ends] for way in ("ours, 1 thread", "pandas"))
         theirs = theirs[list(sets.columns(task).now + sets.columns(task).over_time)] if task == "pair" else theirs
-        x_TF, scale_F = theirs.to_numpy(np.float64), theirs.std().to_numpy()
+        x_TF, scale_F = theirs.to_numpy(np.float64), np.maximum(theirs.std().to_numpy(), 1e-6)
         known_F = ~np.isin(np.arange(x_TF.shape[1]), range(28, 44)) if task == "v4" else slice(None)
         if not np.allclose((ours / scale_F)[:, known_F], (x_TF / scale_F)[:, known_F], atol=1e-2, equal_nan=True):
             raise AssertionError(f"{task}: pandas finds other numbers than we do")

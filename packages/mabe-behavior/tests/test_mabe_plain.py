@@ -72,14 +72,14 @@ def test_v4_is_what_one_writes_down(plain: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("name", sets.SETS)
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("threads", [1, 3])
 def test_a_table_does_not_depend_on_where_it_is_cut(name: str, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     tracks = walks(700, 30.0, 3)
     fitted = pca.fit([coordinates.raw28(tracks, "mouse1", "mouse2").x_TF], coordinates.COMPONENTS)
     whole = sets.features(tracks, "mouse1", "mouse2", name, fitted).x_TF
     for frames in (1, 97, 349, 699):
         monkeypatch.setattr(chunks, "CHUNK", frames)
-        if frames == 1 and threads == 2:
+        if frames == 1 and threads > 1:
             continue
         cut = sets.features(tracks, "mouse1", "mouse2", name, fitted, threads).x_TF
         # sums begin elsewhere, and round differently
@@ -111,8 +111,8 @@ def test_columns_of_now_see_no_further_than_a_derivative(frame: int, name: str) 
     assert (np.abs(frames - frame) <= 10).all()  # 5, and the last whole window at either end
 
 
-def test_threads_are_one_or_two() -> None:
-    with pytest.raises(ValueError, match="threads: 3; must be 1 or 2"):
-        sets.features(walks(10, 30.0, 0), "mouse1", "mouse2", "pair", threads=3)
+def test_what_cannot_be_asked_for() -> None:
+    with pytest.raises(ValueError, match="threads: 0; must be at least 1"):
+        sets.features(walks(10, 30.0, 0), "mouse1", "mouse2", "pair", threads=0)
     with pytest.raises(ValueError, match="'v5'; must be one of raw28"):
         sets.columns("v5")

@@ -1,4 +1,4 @@
-"""Tables made a few thousand frames at a time, as much as the processor's cache holds, by one thread or two.
+"""Tables made a few thousand frames at a time, as much as the processor's cache holds, by one thread or several.
 
 What a column says of a frame may depend on the frames around it: a chunk is made with a margin on either side, and only
 what lies between is kept, so that a table does not depend on where it was cut.
@@ -10,8 +10,7 @@ margins.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,30 +50,35 @@ def made(plan: Plan, made_of: Rows, frames: int, threads: int = 1) -> Floats:
         made_of: gives the columns of some frames, each (N,); what it says of the first and last `reach` of them is
             only looked at where the recording begins and ends.
         frames: of the recording.
-        threads: 1; or 2, of which one makes the columns of a chunk while the other takes the last chunk's statistics
-            and writes its rows.
+        threads: among which chunks are shared. Much of the work lets other threads run, but not all of it.
 
-    Raises ValueError for another number of threads.
+    Raises ValueError for fewer threads than one.
     """
-    if threads not in (1, 2):
-        raise ValueError(f"threads: {threads}; must be 1 or 2")
+    if threads < 1:
+        raise ValueError(f"threads: {threads}; must be at least 1")
     table_TF = np.empty((frames, plan.width), np.float32)
-    buffers = [np.empty((plan.columns, min(CHUNK, frames) + 2 * plan.margin), np.float32) for _ in range(threads)]
-    with ThreadPoolExecutor(1) if threads == 2 else nullcontext() as pool:
-        writing: Future[None] | None = None
-        for k, start in enumerate(range(0, frames, CHUNK)):
-            x_CN = buffers[k % threads]  # the other one is being read
-            stop = min(start + CHUNK, frames)
-            _put(made_of, start - plan.margin, stop + plan.margin, frames, x_CN)
-            if pool is None:
-                _write(plan, x_CN, table_TF, start, stop)
-                continue
-            if writing is not None:
-                writing.result()
-            writing = pool.submit(_write, plan, x_CN, table_TF, start, stop)
-        if writing is not None:
-            writing.result()
+    starts = range(0, frames, CHUNK)
+    if threads == 1 or len(starts) < 2:
+        _fill(plan, made_of, table_TF, starts)
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            for done in [pool.submit(_fill, plan, made_of, table_TF, starts[k::threads]) for k in range(threads)]:
+                done.result()
     return table_TF
+
+
+def _fill(plan: Plan, made_of: Rows, table_TF: Floats, starts: range) -> None:
+    """The chunks that begin at these frames."""
+    frames = len(table_TF)
+    x_CN = np.empty((plan.columns, min(CHUNK, frames) + 2 * plan.margin), np.float32)
+    for start in starts:
+        stop = min(start + CHUNK, frames)
+        _put(made_of, start - plan.margin, stop + plan.margin, frames, x_CN)
+        windows.write(x_CN, plan.margin, table_TF, start, stop, 0)
+        place = plan.columns + plan.room
+        for one in plan.statistics:
+            one.write(x_CN, plan.margin, table_TF, slice(start, stop), place)
+            place += one.width
 
 
 def _put(made_of: Rows, start: int, stop: int, frames: int, x_CN: Floats) -> None:
@@ -84,11 +88,3 @@ def _put(made_of: Rows, start: int, stop: int, frames: int, x_CN: Floats) -> Non
         x_N[rows.start - start : rows.stop - start] = column
     x_CN[:, : rows.start - start] = np.nan
     x_CN[:, rows.stop - start :] = np.nan
-
-
-def _write(plan: Plan, x_CN: Floats, table_TF: Floats, start: int, stop: int) -> None:
-    windows.write(x_CN, plan.margin, table_TF, start, stop, 0)
-    place = plan.columns + plan.room
-    for one in plan.statistics:
-        one.write(x_CN, plan.margin, table_TF, slice(start, stop), place)
-        place += one.width

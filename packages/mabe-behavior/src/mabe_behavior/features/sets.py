@@ -65,7 +65,7 @@ def features(tracks: Tracks, agent: str, target: str, name: str, pca: PCA | None
         target: another one, or `self`; `alone` looks at the agent only, whatever the target.
         name: one of `SETS`.
         pca: fitted to `raw28` of training recordings; `v4` needs it, the others do not look at it.
-        threads: 1, or 2 where a second core is free.
+        threads: among which the frames are shared.
 
     Raises ValueError for an unknown set or animal, `pair` of an animal with itself, and `v4` without a PCA.
     """

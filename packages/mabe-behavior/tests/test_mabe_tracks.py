@@ -20,12 +20,44 @@ def line(frames: int) -> np.ndarray:
     return np.stack((np.arange(frames), 2 * np.arange(frames)), axis=-1).astype(np.float32)[:, None, None]
 
 
-@pytest.mark.parametrize("fps", [10.0, 25.0, 24.99, 60.0, 120.0])
-def test_a_steady_motion_is_the_same_at_any_rate(fps: float) -> None:
-    found = made(line(300)).resampled(fps)
-    assert abs(len(found) - 300 * fps / 30) <= 0.5
-    inner = found.xy_TAPX[:-5, 0, 0]
-    assert inner == pytest.approx(np.stack((np.arange(len(inner)), 2 * np.arange(len(inner))), -1) * 30 / fps, abs=1e-3)
+RATES = st.sampled_from([10.0, 24.99, 25.0, 30.0, 45.0, 60.0, 120.0])
+
+
+@given(st.integers(2, 400), RATES, RATES, st.floats(-9, 9), st.floats(-9, 9))
+def test_a_steady_motion_is_the_same_in_every_frame_at_any_rate(
+    frames: int, fps: float, wanted: float, x: float, y: float
+) -> None:
+    """Also in the first and the last one."""
+    way = np.arange(frames)[:, None, None, None] / fps * np.array([x, y])
+    found = made(way.astype(np.float32), fps).resampled(wanted)
+    seconds = np.arange(len(found)) / wanted
+    assert found.xy_TAPX[:, 0, 0] == pytest.approx(seconds[:, None] * [x, y], abs=1e-3)
+    assert np.isfinite(found.xy_TAPX).all() and found.fps == wanted
+    # as many frames as fit between the first and the last
+    assert seconds[-1] <= (frames - 1) / fps + 1e-6 < seconds[-1] + 1 / wanted + 2e-6
+
+
+def test_frames_that_are_met_exactly_need_no_neighbour() -> None:
+    xy = line(301)
+    xy[:, 0, 0, 0] = np.where(np.arange(301) % 5 == 0, xy[:, 0, 0, 0], np.nan)
+    found = made(xy, 25.0).resampled(30.0).xy_TAPX[:, 0, 0, 0]
+    assert np.isfinite(found).nonzero()[0].tolist() == list(range(0, 361, 6))
+
+
+@given(st.integers(0, 400), RATES, RATES, st.integers(0, 2**32 - 1))
+def test_labels_come_back_as_they_were(frames: int, fps: float, wanted: float, seed: int) -> None:
+    """Every one when the common rate is higher, but where the recording ends; and each frame has one at any rate."""
+    label_T = np.random.default_rng(seed).integers(0, 3, frames)
+    common_K = label_T[tracks.nearest(frames, fps, wanted)]
+    assert len(common_K) == len(tracks.places(frames, fps, wanted))
+    back_T = common_K[tracks.back(frames, fps, wanted)]
+    assert len(back_T) == frames
+    if wanted >= fps:
+        assert np.array_equal(back_T[:-1], label_T[:-1])
+    apart_T = np.abs(tracks.nearest(frames, fps, wanted)[tracks.back(frames, fps, wanted)] - np.arange(frames))
+    inside_T = np.arange(frames) <= tracks.places(frames, fps, wanted).max(initial=0)
+    assert (apart_T[inside_T] <= 0.5 * max(1, fps / wanted) + 0.5).all()
+    assert (apart_T < fps / wanted + 1).all()
 
 
 def test_a_point_between_missing_ones_is_missing() -> None:

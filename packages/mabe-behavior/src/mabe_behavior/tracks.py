@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float32]
+_SAME = 1e-6  # of a frame: places that are no further apart are one, up to rounding
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,10 @@ class Tracks:
         return replace(self, xy_TAPX=filled_TN.reshape(self.xy_TAPX.shape))
 
     def resampled(self, fps: float) -> Tracks:
-        """At another rate, between frames linearly; a point is missing where a neighbour that it lies between is."""
+        """At another rate, between frames linearly; a point is missing where a neighbour that it lies between is.
+
+        The last frame is the last that falls on or before the recording's last (`places`).
+        """
         if fps == self.fps or not len(self):
             return replace(self, fps=fps)
         place_K = places(len(self), self.fps, fps)
@@ -120,14 +124,27 @@ class Tracks:
 
 
 def places(frames: int, fps: float, wanted: float) -> NDArray[np.float64]:
-    """(K,) the frames, whole or not, that those of another rate fall on; as many as last as long."""
-    count = max(1, round(frames * wanted / fps))
-    return np.minimum(np.arange(count) * (fps / wanted), frames - 1)
+    """(K,) the frames, whole or not, that those of another rate fall on: from the first to, at most, the last.
+
+    Beyond the last frame nothing is known: to repeat it would make what moves stand still.
+    """
+    if not frames:
+        return np.empty(0)
+    count = int((frames - 1) * wanted / fps + _SAME) + 1
+    place_K = np.arange(count) * fps / wanted
+    whole_K = np.rint(place_K)
+    return np.where(np.abs(place_K - whole_K) < _SAME, whole_K, place_K)
 
 
 def nearest(frames: int, fps: float, wanted: float) -> NDArray[np.int64]:
     """(K,) the frame next to each of those of another rate: for labels."""
     return np.rint(places(frames, fps, wanted)).astype(np.int64)
+
+
+def back(frames: int, fps: float, wanted: float) -> NDArray[np.int64]:
+    """(T,) the frame of another rate next to each frame; where that rate's frames end before it, the last one."""
+    place_T = np.arange(frames) * wanted / fps
+    return np.minimum(np.rint(place_T).astype(np.int64), len(places(frames, fps, wanted)) - 1)
 
 
 def dense(frame: ArrayLike, animal: ArrayLike, part: ArrayLike, xy: ArrayLike, shape: tuple[int, int, int]) -> Floats:

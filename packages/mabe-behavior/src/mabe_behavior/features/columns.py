@@ -7,13 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
-_ROWS = 1024
+Reals = NDArray[np.floating[Any]]  # of single or double precision
+
+
+def reals(x: ArrayLike) -> Reals:
+    """As it is, if of single or double precision; in double precision, if not."""
+    array = np.asarray(x)
+    return array if array.dtype.char in "fd" else array.astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -49,16 +56,7 @@ class Table:
 
 def table(columns: Mapping[str, ArrayLike]) -> Table:
     """Of (T,) arrays by name."""
-    arrays = [np.asarray(column) for column in columns.values()]
-    steps = len(arrays[0]) if arrays else 0
-    x_TF = np.empty((steps, len(arrays)), np.float32)
-    block_FT = np.empty((len(arrays), _ROWS), np.float32)
-    for start in range(0, steps, _ROWS):  # as much as the processor's cache holds: columns are turned into rows
-        stop = min(start + _ROWS, steps)
-        for f, array in enumerate(arrays):
-            block_FT[f, : stop - start] = array[start:stop]
-        x_TF[start:stop] = block_FT[:, : stop - start].T
-    return Table(tuple(columns), x_TF)
+    return Table(tuple(columns), np.stack([np.asarray(column, np.float32) for column in columns.values()], axis=1))
 
 
 def joined(tables: Sequence[Table]) -> Table:

@@ -7,20 +7,18 @@ deviation and change of each coordinate over a second, 128 in all. `v6`: four an
 Coordinates are in cm, not pixels, so that laboratories compare; they still depend on where the arena lies in the
 picture and which way it is turned. The sets of `invariants` do not.
 
-Shapes: T frames, A animals, P parts, X is x and y, F columns.
+Shapes: T frames, A animals, P parts, S of any animal, X is x and y, F columns.
 """
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mabe_behavior.actions import SELF
-from mabe_behavior.features import kinematics, rolling
-from mabe_behavior.features.columns import Floats, Table, joined
-from mabe_behavior.features.landmarks import place
+from mabe_behavior.features import chunks, kinematics, rolling, windows
+from mabe_behavior.features.columns import Floats, Table
+from mabe_behavior.features.landmarks import ORIGIN, place
 from mabe_behavior.features.pca import PCA
 from mabe_behavior.parts import STD7
 from mabe_behavior.tracks import Tracks
@@ -36,61 +34,81 @@ PARTS18 = (
 )
 
 
-def raw28(tracks: Tracks, agent: str, target: str) -> Table:
+def _names(roles: tuple[str, ...], parts: tuple[str, ...], ends: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"{role}.{part}.{end}" for role in roles for part in parts for end in ends)
+
+
+_XY = _names(ROLES[:2], STD7, ("x", "y"))
+NOW = {
+    "raw28": _XY,
+    "v4": (*_XY, *(f"component_{k + 1}" for k in range(COMPONENTS))),
+    "v6": (
+        *_names(ROLES, PARTS18, ("x", "y")),
+        *_names(ROLES, PARTS18, ("speed",)),
+        *_names(ROLES, PARTS18, ("acceleration",)),
+    ),
+}
+OVER_TIME = {"v4": rolling.names(_XY, [SECONDS], TEMPORAL)}
+
+
+def raw28(tracks: Tracks, agent: str, target: str, threads: int = 1) -> Table:
     """(T, 28); the columns of the target are missing where it is `self`."""
-    cm_TAPX = _by_role(tracks, agent, target, ROLES[:2], STD7)
-    return Table(_names(ROLES[:2], STD7, ("x", "y")), _flat(cm_TAPX))
+
+    def made_of(rows: slice) -> list[NDArray]:
+        return list(_by_role(tracks, agent, target, ROLES[:2], STD7, rows).reshape(len(_XY), -1))
+
+    return Table(_XY, chunks.made(chunks.Plan(len(_XY)), made_of, len(tracks), threads))
 
 
-def v4(tracks: Tracks, agent: str, target: str, pca: PCA) -> Table:
+def v4(tracks: Tracks, agent: str, target: str, pca: PCA, threads: int = 1) -> Table:
     """(T, 128), with components of `raw28` by a PCA fitted to training recordings.
 
     Raises ValueError for a PCA of another number of components.
     """
     if len(pca.variance_K) != COMPONENTS:
         raise ValueError(f"pca: {len(pca.variance_K)} components; the set v4 takes {COMPONENTS}")
-    raw = raw28(tracks, agent, target)
-    component_TK = pca.transform(raw.x_TF)
-    components = Table(tuple(f"component_{k + 1}" for k in range(COMPONENTS)), component_TK)
-    return joined([raw, components, rolling.named(raw, tracks.fps, [SECONDS], TEMPORAL)])
+
+    def made_of(rows: slice) -> list[NDArray]:
+        raw_FT = _by_role(tracks, agent, target, ROLES[:2], STD7, rows).reshape(len(_XY), -1)
+        return [*raw_FT, *pca.transform(raw_FT.T).T]
+
+    course = rolling.Rolling((rolling.odd_frames(SECONDS, tracks.fps),), TEMPORAL, tuple(range(len(_XY))))
+    plan = chunks.Plan(len(NOW["v4"]), statistics=[course])
+    return Table(NOW["v4"] + OVER_TIME["v4"], chunks.made(plan, made_of, len(tracks), threads))
 
 
-def v6(tracks: Tracks, agent: str, target: str) -> Table:
+def v6(tracks: Tracks, agent: str, target: str, threads: int = 1) -> Table:
     """(T, 288); of more than four animals, those beyond agent, target and two others are left out."""
-    cm_TAPX = _by_role(tracks, agent, target, ROLES, PARTS18)
-    tracked_AP = np.isfinite(cm_TAPX[..., 0]).any(axis=0)  # most laboratories have two animals and seven parts
-    tracked_TNX = np.asarray(cm_TAPX[:, tracked_AP], np.float64, order="F")
-    speed, change = (np.full(cm_TAPX.shape[:3], np.nan, np.float32) for _ in range(2))
-    speed[:, tracked_AP] = kinematics.speed(tracked_TNX, tracks.fps)
-    change[:, tracked_AP] = kinematics.length(kinematics.acceleration(tracked_TNX, tracks.fps))
-    names = (
-        *_names(ROLES, PARTS18, ("x", "y")),
-        *_names(ROLES, PARTS18, ("speed",)),
-        *_names(ROLES, PARTS18, ("acceleration",)),
-    )
-    blocks = [_flat(block) for block in (cm_TAPX, speed, change)]
-    return Table(names, np.concatenate(blocks, axis=1, dtype=np.float32))
+
+    def made_of(rows: slice) -> list[NDArray]:
+        xy_SXT = _by_role(tracks, agent, target, ROLES, PARTS18, rows).reshape(len(ROLES) * len(PARTS18), 2, -1)
+        tracked = np.isfinite(xy_SXT[:, 0]).any(axis=1)  # most laboratories have two animals and seven parts
+        tracked_TSX = np.moveaxis(xy_SXT[tracked], 2, 0)
+        motion_2ST = np.full((2, len(xy_SXT), xy_SXT.shape[2]), np.nan, np.float32)
+        motion_2ST[0, tracked] = kinematics.speed(tracked_TSX, tracks.fps).T
+        motion_2ST[1, tracked] = kinematics.length(kinematics.acceleration(tracked_TSX, tracks.fps)).T
+        return [*xy_SXT.reshape(-1, xy_SXT.shape[2]), *motion_2ST[0], *motion_2ST[1]]
+
+    plan = chunks.Plan(len(NOW["v6"]), reach=kinematics.reach(kinematics.SECONDS, tracks.fps, 2))
+    return Table(NOW["v6"], chunks.made(plan, made_of, len(tracks), threads))
 
 
-def _by_role(tracks: Tracks, agent: str, target: str, roles: tuple[str, ...], parts: tuple[str, ...]) -> Floats:
-    """(T, A, P, 2) in cm: agent, target, and the others in the order of the tracks."""
+def _by_role(
+    tracks: Tracks, agent: str, target: str, roles: tuple[str, ...], parts: tuple[str, ...], rows: slice
+) -> Floats:
+    """(A, P, X, T) in cm: agent, target, and the others in the order of the tracks.
+
+    Raises ValueError for an agent or target that is not in the tracks.
+    """
     others = [animal for animal in tracks.animals if animal not in (agent, target)]
     wanted = [agent, target, *others][: len(roles)]
-    found = np.full((len(tracks), len(roles), len(parts), 2), np.nan, np.float32)
+    found = np.full((len(roles), len(parts), 2, len(range(len(tracks))[rows])), np.nan, np.float32)
     for role, animal in enumerate(wanted):
         if animal == SELF:
             continue
-        xy_TPX = tracks.xy_TAPX[:, place(tracks, animal)]
+        which_B, unit = np.array([place(tracks, animal)]), np.float32(tracks.pixels_per_cm)
+        xy_XPT = windows.series(tracks.xy_TAPX[rows], which_B, ORIGIN, unit)[:, :, 0]
         for p, part in enumerate(parts):
             if part in tracks.parts:
-                np.divide(xy_TPX[:, tracks.parts.index(part)], tracks.pixels_per_cm, out=found[:, role, p])
+                found[role, p] = xy_XPT[:, tracks.parts.index(part)]
     return found
-
-
-def _flat(x_TAP: NDArray) -> NDArray:
-    """(T, F): a row a frame, also where there are none."""
-    return x_TAP.reshape(len(x_TAP), math.prod(x_TAP.shape[1:]))
-
-
-def _names(roles: tuple[str, ...], parts: tuple[str, ...], ends: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(f"{role}.{part}.{end}" for role in roles for part in parts for end in ends)

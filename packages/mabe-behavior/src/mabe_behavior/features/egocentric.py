@@ -14,26 +14,30 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mabe_behavior.features.columns import Doubles
-from mabe_behavior.features.kinematics import cross, dot, unit
+from mabe_behavior.features import plane
+from mabe_behavior.features.columns import Reals, reals
+from mabe_behavior.features.kinematics import coordinates, unit
 from mabe_behavior.features.landmarks import Body
 
 
 @dataclass(frozen=True)
 class Frame:
-    """Where an animal is and where it points."""
+    """Where an animal is and where it points; or with one axis more, after the first, several animals."""
 
-    origin_TX: Doubles
-    ahead_TX: Doubles  # of length 1
+    origin_TX: Reals
+    ahead_TX: Reals  # of length 1
 
-    def places(self, xy_TNX: ArrayLike) -> Doubles:
+    def places(self, xy_TNX: ArrayLike) -> Reals:
         """(T, N, E) of points in the picture."""
-        return self.vectors(np.asarray(xy_TNX, np.float64) - self.origin_TX[:, None])
+        return self.vectors(reals(xy_TNX) - self.origin_TX[..., None, :])
 
-    def vectors(self, vector_TNX: ArrayLike) -> Doubles:
+    def vectors(self, vector_TNX: ArrayLike) -> Reals:
         """(T, N, E) of what has no place, such as a velocity."""
-        ahead = self.ahead_TX[:, None]
-        return np.stack((dot(ahead, vector_TNX).T, cross(ahead, vector_TNX).T)).T
+        (ahead_x, ahead_y), (x, y) = coordinates(self.ahead_TX[..., None, :]), coordinates(vector_TNX)
+        found_TNE = np.empty((2, *x.shape[::-1]), np.result_type(x, ahead_x)).T
+        plane.dot(ahead_x, ahead_y, x, y, out=found_TNE[..., 0])
+        plane.cross(ahead_x, ahead_y, x, y, out=found_TNE[..., 1])
+        return found_TNE
 
 
 def frame(body: Body) -> Frame:

@@ -18,15 +18,15 @@ from math import factorial
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import ndimage
 
-from mabe_behavior.features.columns import Doubles
+from mabe_behavior.features import fits, plane
+from mabe_behavior.features.columns import Doubles, Reals, reals
 from mabe_behavior.features.rolling import odd_frames
 
 SECONDS = 0.25  # of the fit: 7 frames at 30 fps
 
 
-def derivative(x_TN: ArrayLike, fps: float, order: int = 1, seconds: float = SECONDS) -> Doubles:
+def derivative(x_TN: ArrayLike, fps: float, order: int = 1, seconds: float = SECONDS) -> Reals:
     """The derivative of this order along the first axis, per second to that power.
 
     The fit takes at least `order` + 2 frames where there are as many, and a polynomial of a lower degree where not; a
@@ -36,47 +36,47 @@ def derivative(x_TN: ArrayLike, fps: float, order: int = 1, seconds: float = SEC
     """
     if order < 1:
         raise ValueError(f"order: {order}; must be at least 1")
-    x = np.asarray(x_TN, np.float64)
-    degree = order + 1
-    width = min(max(odd_frames(seconds, fps), 2 * ((degree + 1) // 2) + 1), len(x) - 1 + len(x) % 2)
-    if width <= order:
-        return np.full(x.shape, np.nan)
-    kernel_WW = _kernels(width, min(degree, width - 1), order) * fps**order
-    half = width // 2
+    x = np.asfortranarray(reals(x_TN))  # the frames of each series side by side
+    kernel_WW = _kernel(seconds, fps, order, len(x), x.dtype.char)
+    if kernel_WW is None:
+        return np.full(x.shape, np.nan, x.dtype)
     found = np.empty_like(x)
-    ndimage.correlate1d(x, kernel_WW[half], axis=0, output=found, mode="nearest")
-    found[:half] = _applied(kernel_WW[:half], x[:width])
-    found[len(x) - half :] = _applied(kernel_WW[half + 1 :], x[len(x) - width :])
+    fits.applied(kernel_WW, x.T.reshape(-1, len(x)), found.T.reshape(-1, len(x)))
     return found
 
 
-def velocity(xy_TNX: ArrayLike, fps: float, seconds: float = SECONDS) -> Doubles:
+def reach(seconds: float, fps: float, order: int) -> int:
+    """How many frames before and after its own a derivative of this order looks at."""
+    return max(odd_frames(seconds, fps) // 2, (order + 2) // 2)
+
+
+def velocity(xy_TNX: ArrayLike, fps: float, seconds: float = SECONDS) -> Reals:
     """In cm/s."""
     return derivative(xy_TNX, fps, 1, seconds)
 
 
-def acceleration(xy_TNX: ArrayLike, fps: float, seconds: float = SECONDS) -> Doubles:
+def acceleration(xy_TNX: ArrayLike, fps: float, seconds: float = SECONDS) -> Reals:
     """In cm/s²."""
     return derivative(xy_TNX, fps, 2, seconds)
 
 
-def jerk(xy_TNX: ArrayLike, fps: float, seconds: float = SECONDS) -> Doubles:
+def jerk(xy_TNX: ArrayLike, fps: float, seconds: float = SECONDS) -> Reals:
     """In cm/s³."""
     return derivative(xy_TNX, fps, 3, seconds)
 
 
-def speed(xy_TNX: ArrayLike, fps: float, seconds: float = SECONDS) -> Doubles:
+def speed(xy_TNX: ArrayLike, fps: float, seconds: float = SECONDS) -> Reals:
     """In cm/s, (T, N)."""
     return length(velocity(xy_TNX, fps, seconds))
 
 
-def heading(direction_TNX: ArrayLike) -> Doubles:
+def heading(direction_TNX: ArrayLike) -> Reals:
     """The angle of a velocity or an axis, in radians from -pi to pi: 0 to the right, a quarter turn downwards."""
-    x = np.asarray(direction_TNX, np.float64)
-    return np.arctan2(x[..., 1], x[..., 0])
+    x, y = coordinates(direction_TNX)
+    return np.arctan2(y, x)
 
 
-def turning(direction_TNX: ArrayLike, fps: float, seconds: float = SECONDS) -> Doubles:
+def turning(direction_TNX: ArrayLike, fps: float, seconds: float = SECONDS) -> Reals:
     """How fast an axis turns, in radians per second: its unit vector, crossed with that vector's derivative.
 
     No angle is unwrapped, so one missing frame does not spoil those after it.
@@ -85,46 +85,56 @@ def turning(direction_TNX: ArrayLike, fps: float, seconds: float = SECONDS) -> D
     return cross(unit_TNX, derivative(unit_TNX, fps, 1, seconds))
 
 
-def curving(velocity_TNX: ArrayLike, acceleration_TNX: ArrayLike, slowest: float = 1.0) -> Doubles:
+def curving(velocity_TNX: ArrayLike, acceleration_TNX: ArrayLike, slowest: float = 1.0) -> Reals:
     """How fast the direction of motion turns, in radians per second: (v x a) / |v|².
 
     Below the speed `slowest`, in cm/s, where the direction is that of the tracker's noise, it fades to 0.
     """
-    v = np.asarray(velocity_TNX, np.float64)
-    return cross(v, acceleration_TNX) / (dot(v, v) + slowest**2)
+    return _curving(*coordinates(velocity_TNX), *coordinates(acceleration_TNX), np.float32(slowest))
 
 
-def length(vector_NX: ArrayLike) -> Doubles:
+def coordinates(vector_NX: ArrayLike) -> tuple[Reals, Reals]:
+    """x and y, along the last axis."""
+    x = reals(vector_NX)
+    return x[..., 0], x[..., 1]
+
+
+def length(vector_NX: ArrayLike) -> Reals:
     """Euclidean, along the last axis."""
-    x = np.asarray(vector_NX, np.float64)
-    return np.sqrt(dot(x, x))
+    return plane.length(*coordinates(vector_NX))
 
 
-def unit(vector_NX: ArrayLike) -> Doubles:
+def unit(vector_NX: ArrayLike) -> Reals:
     """Of length 1; missing for a vector of length 0."""
-    x = np.asarray(vector_NX, np.float64)
-    size = length(x)[..., None]
-    return np.divide(x, size, out=np.full_like(x, np.nan), where=size > 0)
+    x = reals(vector_NX)
+    return plane.ratio(x, length(x)[..., None])
 
 
-def dot(a_NX: ArrayLike, b_NX: ArrayLike) -> Doubles:
-    a, b = np.asarray(a_NX, np.float64), np.asarray(b_NX, np.float64)
-    return a[..., 0] * b[..., 0] + a[..., 1] * b[..., 1]
+def dot(a_NX: ArrayLike, b_NX: ArrayLike) -> Reals:
+    return plane.dot(*coordinates(a_NX), *coordinates(b_NX))
 
 
-def cross(a_NX: ArrayLike, b_NX: ArrayLike) -> Doubles:
+def cross(a_NX: ArrayLike, b_NX: ArrayLike) -> Reals:
     """Positive where b lies clockwise of a on the screen."""
-    a, b = np.asarray(a_NX, np.float64), np.asarray(b_NX, np.float64)
-    return a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
+    return plane.cross(*coordinates(a_NX), *coordinates(b_NX))
+
+
+@plane.elementwise
+def _curving(vx: float, vy: float, ax: float, ay: float, slowest: float) -> float:
+    return (vx * ay - vy * ax) / (vx * vx + vy * vy + slowest * slowest)
 
 
 @lru_cache(maxsize=64)
+def _kernel(seconds: float, fps: float, order: int, frames: int, dtype: str) -> Reals | None:
+    """(W, W) for a series of so many frames; None where they are too few."""
+    width = min(2 * reach(seconds, fps, order) + 1, frames - 1 + frames % 2)
+    if width <= order:
+        return None
+    return (_kernels(width, min(order + 1, width - 1), order) * fps**order).astype(dtype)
+
+
 def _kernels(width: int, degree: int, order: int) -> Doubles:
     """(W, W) row k: weights of a window's frames for the derivative at its k-th; the unit of time is a frame."""
     offset_WW = np.arange(width)[None, :] - np.arange(width)[:, None]
     fits = [np.linalg.pinv(np.vander(offsets, degree + 1, increasing=True))[order] for offsets in offset_WW * 1.0]
     return np.stack(fits) * factorial(order)
-
-
-def _applied(kernel_KW: Doubles, x_WN: Doubles) -> Doubles:
-    return np.einsum("kw,w...->k...", kernel_KW, x_WN)

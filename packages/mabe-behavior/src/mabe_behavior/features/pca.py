@@ -36,13 +36,14 @@ class PCA:
         x = np.asarray(x_NF, np.float32)
         if x.ndim != 2 or x.shape[1] != len(self.mean_F):
             raise ValueError(f"pca: shape {x.shape}; was fitted to {len(self.mean_F)} columns")
-        seen = np.isfinite(x)
-        away = np.where(seen, x - self.mean_F.astype(np.float32), np.float32(0))
+        from mabe_behavior.features import mixtures  # compiles, which takes long
+
         deviation = np.sqrt(self.variance_K) if self.whiten else np.ones(len(self.variance_K))
-        scale_K = 1 / np.where(deviation > 0, deviation, 1)
-        found = away @ (self.directions_KF.T * scale_K).astype(np.float32)
-        found[~seen.any(axis=1)] = np.nan
-        return found
+        weight_KF = self.directions_KF / np.where(deviation > 0, deviation, 1)[:, None]
+        found_KN = np.empty((len(weight_KF), len(x)), np.float32)
+        columns_FN = np.ascontiguousarray(x.T)
+        mixtures.mixed(columns_FN, *(array.astype(np.float32) for array in (self.mean_F, weight_KF)), found_KN)
+        return found_KN.T
 
     def state(self) -> dict[str, NDArray]:
         """Arrays from which `of_state` makes it again."""

@@ -1,7 +1,7 @@
 """Statistics of moving windows: mean, standard deviation, smallest, largest and change.
 
 A window is centred on its frame, has an odd number of frames and ends where the recording does. Missing values take no
-part; a window without any value has no statistics. All take the same time whatever the window.
+part; a window without any value has no statistics. The time they take hardly depends on the window.
 
 Shapes: T frames, F columns, W windows, S statistics.
 """
@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from mabe_behavior.features import windows
 from mabe_behavior.features.columns import Floats, Table
 
-STATISTICS = ("mean", "std", "min", "max", "change")
+STATISTICS = windows.STATISTICS
+_CHUNK = 4096  # frames that are turned into columns at once
 
 
 def odd_frames(seconds: float, fps: float) -> int:
@@ -24,6 +27,48 @@ def odd_frames(seconds: float, fps: float) -> int:
     if not seconds > 0 or not fps > 0:
         raise ValueError(f"seconds {seconds}, fps {fps}; must be above 0")
     return 2 * max(0, math.ceil(seconds * fps / 2 - 1 - 1e-9)) + 1
+
+
+@dataclass(frozen=True)
+class Rolling:
+    """Which statistics are taken, over which windows, of which columns: by window, statistic and column.
+
+    Raises ValueError for an even window or an unknown statistic.
+    """
+
+    frames: tuple[int, ...]
+    statistics: tuple[str, ...]
+    columns: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        for width in self.frames:
+            if width < 1 or width % 2 == 0:
+                raise ValueError(f"frames: {width}; must be odd and at least 1")
+        if unknown := set(self.statistics) - set(STATISTICS):
+            raise ValueError(f"statistics: {', '.join(sorted(unknown))}; must be among {', '.join(STATISTICS)}")
+
+    @property
+    def width(self) -> int:
+        """How many columns it makes."""
+        return len(self.frames) * len(self.statistics) * len(self.columns)
+
+    @property
+    def margin(self) -> int:
+        """How many frames before and after a frame it looks at."""
+        return max(self.frames) // 2
+
+    def write(self, x_CN: Floats, margin: int, table_TF: Floats, rows: slice, place: int) -> None:
+        """Into these rows of a table, from column `place` on, out of columns that begin `margin` frames before them."""
+        kinds = [STATISTICS.index(statistic) for statistic in self.statistics]
+        windows.statistics(
+            x_CN,
+            margin - self.margin,
+            *(np.array(numbers, np.int64) for numbers in (self.columns, [width // 2 for width in self.frames], kinds)),
+            table_TF,
+            rows.start,
+            rows.stop,
+            place,
+        )
 
 
 def rolling(x_TF: ArrayLike, frames: Sequence[int], statistics: Sequence[str] = ("mean", "std")) -> Floats:
@@ -34,45 +79,27 @@ def rolling(x_TF: ArrayLike, frames: Sequence[int], statistics: Sequence[str] = 
 
     Raises ValueError for an even window or an unknown statistic.
     """
-    from mabe_behavior.features import windows
-
     x_TF = np.ascontiguousarray(x_TF, np.float32)
     if x_TF.ndim != 2:
         raise ValueError(f"x: shape {x_TF.shape}; must be (frames, columns)")
-    for width in frames:
-        if width < 1 or width % 2 == 0:
-            raise ValueError(f"frames: {width}; must be odd and at least 1")
-    if unknown := set(statistics) - set(STATISTICS):
-        raise ValueError(f"statistics: {', '.join(sorted(unknown))}; must be among {', '.join(STATISTICS)}")
-    some_NF = x_TF[:: max(1, len(x_TF) // 1024)]  # enough to be near each column's mean
-    seen = np.isfinite(some_NF)
-    shift_F = np.where(seen, some_NF, 0).sum(axis=0, dtype=np.float64) / np.maximum(seen.sum(axis=0), 1)
-    count = len(statistics)
-    found = np.empty((len(x_TF), len(frames) * count, x_TF.shape[1]), np.float32)
-    for w, width in enumerate(frames):
-        half, place = width // 2, {statistic: w * count + s for s, statistic in enumerate(statistics)}
-        if "mean" in place:
-            windows.moments(x_TF, shift_F, -half, half + 1, found, place["mean"], place.get("std", -1))
-        elif "std" in place:
-            mean_TKF = np.empty((len(x_TF), 2, x_TF.shape[1]), np.float32)
-            windows.moments(x_TF, shift_F, -half, half + 1, mean_TKF, 0, 1)
-            found[:, place["std"]] = mean_TKF[:, 1]
-        if "change" in place:
-            sides_TKF = np.empty((len(x_TF), 2, x_TF.shape[1]), np.float32)
-            windows.moments(x_TF, shift_F, -half, 0, sides_TKF, 0, -1)
-            windows.moments(x_TF, shift_F, 1, half + 1, sides_TKF, 1, -1)
-            np.subtract(sides_TKF[:, 1], sides_TKF[:, 0], out=found[:, place["change"]])
-        for statistic, sign in (("min", -1.0), ("max", 1.0)):
-            if statistic in place:
-                windows.largest(x_TF, half, sign, found, place[statistic])
-    return found.reshape(len(x_TF), len(frames), count, x_TF.shape[1])
+    every = Rolling(tuple(frames), tuple(statistics), tuple(range(x_TF.shape[1])))
+    found_TF = np.empty((len(x_TF), every.width), np.float32)
+    x_CN = np.empty((x_TF.shape[1], _CHUNK + 2 * every.margin), np.float32)
+    for start in range(0, len(x_TF), _CHUNK):
+        windows.read(x_TF, start - every.margin, x_CN)
+        every.write(x_CN, every.margin, found_TF, slice(start, min(start + _CHUNK, len(x_TF))), 0)
+    return found_TF.reshape(len(x_TF), len(frames), len(statistics), x_TF.shape[1])
 
 
 def named(table: Table, fps: float, seconds: Sequence[float], statistics: Sequence[str] = ("mean", "std")) -> Table:
     """Statistics of every column, each with a name such as `agent.speed.mean_0.5s`: by window, statistic, column."""
     found = rolling(table.x_TF, [odd_frames(one, fps) for one in seconds], statistics)
-    names = [f"{name}.{statistic}_{one:g}s" for one in seconds for statistic in statistics for name in table.names]
-    return Table(tuple(names), found.reshape(len(found), len(names)))
+    return Table(names(table.names, seconds, statistics), found.reshape(len(found), math.prod(found.shape[1:])))
+
+
+def names(columns: Sequence[str], seconds: Sequence[float], statistics: Sequence[str]) -> tuple[str, ...]:
+    """Of the statistics of columns, in the order in which they come."""
+    return tuple(f"{name}.{which}_{one:g}s" for one in seconds for which in statistics for name in columns)
 
 
 def mean(x_TF: ArrayLike, fps: float, seconds: float) -> Floats:

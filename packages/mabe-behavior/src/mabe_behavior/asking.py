@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mabe_behavior import vocabulary
 from mabe_behavior.actions import Behaviour
-from mabe_behavior.recording import Recording
+from mabe_behavior.recording import Annotations
 from mabe_behavior.streams import Stream
 from mabe_behavior.vocabulary import Relation, Vocabulary
 
@@ -32,7 +32,7 @@ def at_frames(p_TK: Floats, rate: float, frames: int, fps: float) -> Floats:
 
 
 def stream(
-    recording: Recording,
+    said: Annotations,
     relation: Relation,
     p_TK: Floats,
     rate: float,
@@ -52,7 +52,6 @@ def stream(
     called = known.called(relation, labeled)
     columns = [k for k, name in enumerate(called) if name is not None and (learned_K is None or learned_K[k])]
     actions = tuple(name for k in columns if (name := called[k]) is not None)
-    frames, fps = len(recording.tracks), recording.tracks.fps
-    p_NK = at_frames(p_TK[:, columns], rate, frames, fps)
-    y_NK = vocabulary.truth(recording, relation, known)[:, columns] if judged else None
-    return Stream(recording.name, recording.lab, *relation, actions, p_NK, fps, y_NK)
+    p_NK = at_frames(p_TK[:, columns], rate, said.frames, said.fps)
+    y_NK = vocabulary.truth(said, relation, known)[:, columns] if judged else None
+    return Stream(said.name, said.lab, *relation, actions, p_NK, said.fps, y_NK)

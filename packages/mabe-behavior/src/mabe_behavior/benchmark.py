@@ -42,7 +42,7 @@ def run(app: App, config: Config, options: BenchmarkOptions) -> int:
     run_ = runs.trained(app, config)
     who = subject.of_run(run_, config, "best", runtime.device)
     material = saved.material(run_, config, who.about)
-    recordings = [material.recording(number) for number in material.parts.test.tolist()]
+    recordings = (material.recording(number) for number in material.parts.test.tolist())
     about = judged(who, who.together(who.asked(recordings, judged=True)))
     records.write_evaluation(run_, "calms21", about)
     for row in about["tables"][TABLE]:

@@ -18,11 +18,11 @@ from mabe_behavior.actions import Behaviour, behaviour
 from mabe_behavior.config import Config
 from mabe_behavior.division import Parts
 from mabe_behavior.examples import Piece
-from mabe_behavior.features import coordinates, pca, scaling
+from mabe_behavior.features import coordinates, pca
 from mabe_behavior.features.pca import PCA
 from mabe_behavior.featurestore import FeatureStore
-from mabe_behavior.recording import Recording
-from mabe_behavior.tracks import places
+from mabe_behavior.recording import Annotations, Recording
+from mabe_behavior.tracks import Tracks, places
 from mabe_behavior.vocabulary import PAIR, Relation, Vocabulary
 from shared_core import files, prepared, progress
 from shared_core.errors import UserError
@@ -59,6 +59,10 @@ class Material:
 
     def recording(self, number: int) -> Recording:
         return store.read(self.folder, number, self.rows[number])
+
+    def annotations(self, number: int) -> Annotations:
+        """What people say of a recording, without reading its tracks."""
+        return store.annotations(self.rows[number])
 
     def relations(self, number: int) -> list[Relation]:
         """What a recording is asked about."""
@@ -99,9 +103,12 @@ class Material:
         if not missing:
             return
         files.require_space(self.folder, sum(self._bytes(number) for number in missing), "the features")
-        wanted = ((number, self.recording(number).tracks, self.relations(number)) for number in missing)
+
+        def of(number: int) -> tuple[Tracks, list[Relation]]:
+            return self.recording(number).tracks, self.relations(number)
+
         with progress.Bar(len(missing), bar, "features", unit="recordings") as shown:
-            for done in self.features.fill(wanted):
+            for done in self.features.fill(missing, of):
                 shown.update(done)
 
     def _missing(self, number: int) -> bool:
@@ -123,13 +130,13 @@ class Material:
         """
         found = []
         for place, number in enumerate(numbers):
-            relations = [one for one in self.relations(number) if one.kind == kind]
-            recording = self.recording(number) if relations else None
-            for relation in relations:
-                assert recording is not None
-                y_TK = vocabulary.truth(recording, relation, self.vocabulary)
-                y_TK = vocabulary.resampled(y_TK, recording.tracks.fps, self.config.features.fps)
-                lab = self.vocabulary.lab(recording.lab)
+            said = self.annotations(number)
+            for relation in self.relations(number):
+                if relation.kind != kind:
+                    continue
+                y_TK = vocabulary.truth(said, relation, self.vocabulary)
+                y_TK = vocabulary.resampled(y_TK, said.fps, self.config.features.fps)
+                lab = self.vocabulary.lab(said.lab)
                 found.append(Piece(self.x(number, relation), y_TK, lab, folds[place] if folds is not None else -1))
         return found
 
@@ -139,10 +146,6 @@ class Material:
         if found is None:
             raise UserError(f"{self.features.path(number, relation)}: is missing or damaged; start again")
         return found
-
-    def scaling(self, kind: str) -> scaling.Scaling:
-        """Of the training recordings' features."""
-        return scaling.fit(piece.x_TF for piece in self.pieces(kind, self.parts.train.tolist()))
 
     def labeled(self, number: int) -> list[Behaviour]:
         """What annotators looked for in a recording."""

@@ -88,7 +88,7 @@ def _said(who: Trained, material: Material, split: str) -> tuple[subject.Said, l
     if split == "test":
         numbers = material.parts.test.tolist()
         message(f"asking the model about {len(numbers):,} recordings")
-        return who.asked([material.recording(number) for number in numbers], judged=True), numbers
+        return who.asked((material.recording(number) for number in numbers), judged=True), numbers
     return subject.out_of_fold(who, material, who.forests), material.parts.train.tolist()
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,11 +86,14 @@ class FeatureStore:
             with files.atomic_path(self.path(number, relation)) as beside, beside.open("wb") as stream:
                 np.save(stream, compute(found, relation, self.wanted, self.pca), allow_pickle=False)
 
-    def fill(self, wanted: Iterable[tuple[int, Tracks, Sequence[Relation]]]) -> Iterator[int]:
-        """Write those of several recordings, on all cores; yields how many are done."""
+    def fill(self, numbers: Sequence[int], of: Callable[[int], tuple[Tracks, Sequence[Relation]]]) -> Iterator[int]:
+        """Write those of several recordings, on all cores; yields how many are done.
+
+        `of`: the tracks and the relations of a recording, asked for when its turn comes: all at once fill a memory.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(self.wanted.workers or os.cpu_count()) as pool:
-            for done, _ in enumerate(pool.map(lambda one: self.write(*one), wanted), 1):
+            for done, _ in enumerate(pool.map(lambda number: self.write(number, *of(number)), numbers), 1):
                 yield done
 
 

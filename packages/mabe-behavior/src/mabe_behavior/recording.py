@@ -19,6 +19,30 @@ Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
+class Annotations:
+    """What people say of a video, without its tracks."""
+
+    name: str
+    lab: str
+    frames: int
+    fps: float
+    bouts: Bouts  # of this video
+    labeled: tuple[Behaviour, ...]  # what they looked for; what is not among them is not known to be absent
+
+    def truth_T(self, behaviour: Behaviour) -> NDArray[np.bool_]:
+        """(T,) where it is done."""
+        found = np.zeros(self.frames, bool)
+        mine = (
+            (self.bouts.agent == behaviour.agent)
+            & (self.bouts.target == behaviour.target)
+            & (self.bouts.action == behaviour.action)
+        )
+        for start, stop in zip(self.bouts.start[mine], self.bouts.stop[mine], strict=True):
+            found[start:stop] = True
+        return found
+
+
+@dataclass(frozen=True)
 class Recording:
     """One video with its annotations."""
 
@@ -30,17 +54,10 @@ class Recording:
     split: str | None = None  # train, val or test, where the source says so
     animal: str | None = None  # whose recordings must not be parted between splits
 
-    def truth_T(self, behaviour: Behaviour) -> NDArray[np.bool_]:
-        """(T,) where it is done."""
-        found = np.zeros(len(self.tracks), bool)
-        mine = (
-            (self.bouts.agent == behaviour.agent)
-            & (self.bouts.target == behaviour.target)
-            & (self.bouts.action == behaviour.action)
-        )
-        for start, stop in zip(self.bouts.start[mine], self.bouts.stop[mine], strict=True):
-            found[start:stop] = True
-        return found
+    @property
+    def annotations(self) -> Annotations:
+        tracks = self.tracks
+        return Annotations(self.name, self.lab, len(tracks), tracks.fps, self.bouts, self.labeled)
 
 
 def of_classes(video: str, class_T: Ints, names: Mapping[int, str], agent: str, target: str) -> Bouts:

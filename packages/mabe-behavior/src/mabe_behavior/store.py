@@ -14,7 +14,7 @@ import numpy as np
 
 from mabe_behavior import actions
 from mabe_behavior.bouts import Bouts
-from mabe_behavior.recording import Recording
+from mabe_behavior.recording import Annotations, Recording
 from mabe_behavior.tracks import Tracks
 from shared_core import files
 from shared_core.errors import UserError
@@ -85,11 +85,22 @@ def read(folder: Path, number: int, row: Mapping[str, Any]) -> Recording:
             row["width"],
             row["height"],
         )
-        labeled = tuple(actions.behaviour(text) for text in row["labeled"])
-        bouts = Bouts.of((row["name"], *bout) for bout in row["bouts"])
-        return Recording(row["name"], row["lab"], tracks, bouts, labeled, row["split"], row["animal"])
+        said = annotations(row)
+        if len(tracks) != said.frames:
+            raise ValueError(f"{len(tracks)} frames instead of {said.frames}")
+        return Recording(said.name, said.lab, tracks, said.bouts, said.labeled, row["split"], row["animal"])
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{folder}: {path.name} and {INDEX} do not fit ({error}); run `prepare` again") from error
+
+
+def annotations(row: Mapping[str, Any]) -> Annotations:
+    """What people say of a recording, by its row. Raises UserError for a damaged one."""
+    try:
+        labeled = tuple(actions.behaviour(text) for text in row["labeled"])
+        bouts = Bouts.of((row["name"], *bout) for bout in row["bouts"])
+        return Annotations(row["name"], row["lab"], row["frames"], row["fps"], bouts, labeled)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{INDEX}: is damaged ({error}); run `prepare` again") from error
 
 
 def each(folder: Path) -> Iterator[Recording]:

@@ -5,7 +5,7 @@ Shapes: T frames, F columns, K classes, M members.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,32 +48,37 @@ class Trained:
     def vocabulary(self) -> Vocabulary:
         return self.about.vocabulary
 
-    def asked(self, recordings: Sequence[Recording], judged: bool, lab: str | None = None) -> Said:
-        """What networks and trees say of recordings, apart.
+    def asked(self, recordings: Iterable[Recording], judged: bool, lab: str | None = None) -> Said:
+        """What networks and trees say of recordings, apart; one recording is held at a time.
 
         Args:
             judged: whether their truth is known and goes along.
             lab: the laboratory that they are taken to be from; None: each recording's own.
         """
-        features: list[tuple[Recording, Relation, Halves, tuple[Behaviour, ...]]] = []
+        found: Said = {NETWORKS: []} | ({TREES_ALONE: []} if self.forests else {})
         for one in recordings:
             labeled = one.labeled or vocabulary.everything(one.tracks.animals, self.vocabulary)
             tracks = featurestore.seen(one.tracks, self.config.features)
-            for relation in vocabulary.relations(one.tracks.animals, labeled, self.vocabulary):
-                x_TF = featurestore.compute(tracks, relation, self.config.features, self.about.pca)
-                features.append((one, relation, x_TF, labeled))
-        found: Said = {NETWORKS: []} | ({TREES_ALONE: []} if self.forests else {})
-        for kind in self.vocabulary.kinds:
-            mine = [one for one in features if one[1].kind == kind]
-            numbers = [self.vocabulary.lab(lab or recording.lab) for recording, *_ in mine]
-            said = {NETWORKS: self._networks(kind, mine, numbers)}
-            if self.forests:
-                said[TREES_ALONE] = [self._trees(kind, x_TF) for _, _, x_TF, _ in mine]
-            for name, of in said.items():
-                for (recording, relation, _, labeled), p_TK in zip(mine, of, strict=True):
-                    rate = self.config.features.fps
-                    found[name].append(asking.stream(recording, relation, p_TK, rate, self.vocabulary, labeled, judged))
+            number = self.vocabulary.lab(lab or one.lab)
+            relations = vocabulary.relations(one.tracks.animals, labeled, self.vocabulary)
+            for kind in self.vocabulary.kinds:
+                mine = [relation for relation in relations if relation.kind == kind]
+                x = [featurestore.compute(tracks, it, self.config.features, self.about.pca) for it in mine]
+                allowed = [[name is not None for name in self.vocabulary.called(it, labeled)] for it in mine]
+                said = {NETWORKS: self._networks(kind, x, number, allowed)}
+                if self.forests:
+                    said[TREES_ALONE] = [self._trees(kind, x_TF) for x_TF in x]
+                for name, of in said.items():
+                    pairs = zip(mine, of, strict=True)
+                    found[name] += [self._stream(one, relation, p_TK, labeled, judged) for relation, p_TK in pairs]
         return found
+
+    def _stream(
+        self, one: Recording, relation: Relation, p_TK: Floats, labeled: Sequence[Behaviour], judged: bool
+    ) -> Stream:
+        return asking.stream(
+            one.annotations, relation, p_TK, self.config.features.fps, self.vocabulary, labeled, judged
+        )
 
     def together(self, said: Said) -> list[Stream]:
         """What networks and trees say as one."""
@@ -81,26 +86,21 @@ class Trained:
             return said[NETWORKS]
         return blending.blend_all(said[NETWORKS], said[TREES_ALONE], self.decided.weights)
 
-    def _networks(
-        self,
-        kind: str,
-        asked: Sequence[tuple[Recording, Relation, Halves, tuple[Behaviour, ...]]],
-        numbers: Sequence[int],
-    ) -> list[Floats]:
-        """(T, K) probabilities, the mean over members."""
+    def _networks(self, kind: str, x: Sequence[Halves], number: int, allowed: Sequence[Sequence[bool]]) -> list[Floats]:
+        """(T, K) probabilities of each features (T, F), the mean over members."""
 
         def ask(x_BLF: torch.Tensor, lab_B: torch.Tensor) -> torch.Tensor:
             said: dict[str, torch.Tensor] = self.model(**{kind: x_BLF, f"{kind}_lab": lab_B})
             return said[f"{kind}_logits"]
 
-        streams = [(x_TF, number) for (_, _, x_TF, _), number in zip(asked, numbers, strict=True)]
+        streams = [(x_TF, number) for x_TF in x]
         length, overlap = self.config.windows.length, self.config.decision.overlap
         found = []
         answers = inference.logits(ask, streams, length, overlap, self.device)
-        for (_, relation, _, labeled), logits_MTK in zip(asked, answers, strict=True):
-            called = self.vocabulary.called(relation, labeled)
-            allowed_K = torch.tensor([name is not None for name in called])
-            p_MTK = objectives.probability(torch.from_numpy(logits_MTK), allowed_K, self.config.model.output)
+        for allowed_K, logits_MTK in zip(allowed, answers, strict=True):
+            p_MTK = objectives.probability(
+                torch.from_numpy(logits_MTK), torch.tensor(allowed_K), self.config.model.output
+            )
             found.append(self._mean(kind, p_MTK.numpy()))
         return found
 
@@ -144,6 +144,7 @@ def out_of_fold(who: Trained, material: Material, forests: Forests) -> Said:
     numbers, folds = parts.train.tolist(), parts.fold.tolist()
     pieces = {kind: material.pieces(kind, numbers, folds) for kind in who.vocabulary.kinds}
     known = judging.trained_on(pieces, config.split.members)
+    said_of = {number: material.annotations(number) for number in numbers}
     found: Said = {NETWORKS: []} | ({TREES_ALONE: []} if forests else {})
     for kind, of in pieces.items():
         whose = [
@@ -156,14 +157,13 @@ def out_of_fold(who: Trained, material: Material, forests: Forests) -> Said:
         for name, probabilities in said.items():
             for place in sorted(p_of):
                 number, relation = whose[place]
-                recording = material.recording(number)
                 one = asking.stream(
-                    recording,
+                    said_of[number],
                     relation,
                     probabilities[place],
                     config.features.fps,
                     who.vocabulary,
-                    recording.labeled,
+                    said_of[number].labeled,
                     judged=True,
                     learned_K=who.about.learned[kind][of[place].fold],
                 )

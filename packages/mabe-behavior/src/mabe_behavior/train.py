@@ -18,6 +18,7 @@ from mabe_behavior import judging, model, objectives
 from mabe_behavior.config import Config
 from mabe_behavior.data import Material
 from mabe_behavior.examples import Cutter, Piece, Windows
+from mabe_behavior.features import scaling
 from mabe_behavior.model import Ensemble, Kind, learned_from
 from mabe_behavior.model_config import Loss
 from mabe_behavior.vocabulary import KINDS, Vocabulary
@@ -47,8 +48,8 @@ class BehaviourTask(Task):
         }
         self.shares = {kind: shares(pieces).to(runtime.device) for kind, pieces in self.pieces.items()}
         for kind in found.kinds:
-            scaling = self.material.scaling(kind)
-            self.model.fit(kind, torch.from_numpy(scaling.mean_F), torch.from_numpy(scaling.spread_F), scaling.limit)
+            of = scaling.fit(piece.x_TF for piece in self.pieces[kind])
+            self.model.fit(kind, torch.from_numpy(of.mean_F), torch.from_numpy(of.spread_F), of.limit)
         cutters = {
             kind: Cutter(pieces, wanted.length, wanted.jitter, wanted.balance) for kind, pieces in self.pieces.items()
         }

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mabe_behavior.actions import SELF, Behaviour
-from mabe_behavior.recording import Recording
+from mabe_behavior.recording import Annotations
 from mabe_behavior.tracks import nearest
 
 PAIR, ALONE = "pair", "alone"
@@ -122,14 +122,14 @@ def everything(animals: Sequence[str], vocabulary: Vocabulary) -> tuple[Behaviou
     )
 
 
-def truth(recording: Recording, relation: Relation, vocabulary: Vocabulary) -> NDArray[np.int8]:
-    """(T, K) in the recording's frames: 1 where a class is marked, 0 where it is not, -1 where nobody looked for it."""
+def truth(said: Annotations, relation: Relation, vocabulary: Vocabulary) -> NDArray[np.int8]:
+    """(T, K) in the video's frames: 1 where a class is marked, 0 where it is not, -1 where nobody looked for it."""
     classes = vocabulary.classes(relation.kind)
-    found = np.full((len(recording.tracks), len(classes)), -1, np.int8)
-    looked_for = {one.action for one in recording.labeled if (one.agent, one.target) == relation}
+    found = np.full((said.frames, len(classes)), -1, np.int8)
+    looked_for = {one.action for one in said.labeled if (one.agent, one.target) == relation}
     for k, names in enumerate(classes):
         if looked_for & set(names):
-            done = [recording.truth_T(Behaviour(*relation, name)) for name in names]
+            done = [said.truth_T(Behaviour(*relation, name)) for name in names]
             found[:, k] = np.logical_or.reduce(done)
     return found
 

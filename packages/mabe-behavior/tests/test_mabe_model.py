@@ -201,6 +201,20 @@ def test_a_batch_of_a_members_own_fold_is_one_window_to_it() -> None:
     said = ensemble(pair=torch.randn(3, 8, 6), pair_lab=own, pair_fold=own)
     assert said[0]["pair"][-1].shape == (1, 8, 3) and said[1]["pair"][-1].shape == (3, 8, 3)
     assert len(learned_from(own, 0, 3)) == 0
+    said[0]["pair"][-1].sum().backward()
+    network, reader = (getattr(ensemble.members[0], name)["pair"] for name in ("networks", "readers"))
+    for parameter in (*network.parameters(), *reader.parameters()):
+        assert parameter.grad is not None and not parameter.grad.any()
+
+
+def test_normalisation_does_not_see_a_members_own_fold() -> None:
+    model = Behaviours({"pair": Kind(6, 3)}, "conv_bilstm", channels=(8,), hidden=4)
+    before = model.networks["pair"].state_dict()
+    before = {name: value.clone() for name, value in before.items() if "running" in name}
+    assert before
+    own = torch.zeros(3, dtype=torch.long)
+    Ensemble([model]).train()(pair=torch.randn(3, 8, 6) + 5, pair_lab=own, pair_fold=own)
+    assert all(torch.equal(value, model.networks["pair"].state_dict()[name]) for name, value in before.items())
 
 
 def test_an_ensemble_is_scaled_as_one_and_each_member_learns_alone() -> None:

@@ -175,5 +175,23 @@ def test_recordings_without_annotations_are_in_no_part() -> None:
 
 def test_a_set_without_any_annotation_is_prepared_for_predictions(tmp_path: Path) -> None:
     counts = prepare.describe([{**row, "frames": 10, "fps": 5.0, "bouts": []} for row in rows(3, labeled=[])], Split())
-    assert counts["splits"] == {} and counts["without annotations"] == 3
+    assert "no recording has annotations" in counts["splits"]["none"] and counts["without annotations"] == 3
     assert json.dumps(counts)
+
+
+def test_a_failed_prepare_leaves_the_set_that_is_there(tmp_path: Path) -> None:
+    """A typing error in a path must not cost hours."""
+    folder = tmp_path / "set"
+    prepare.prepare(SAMPLE, Split(folds=2), folder, bar=False)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match="no nowhere"):
+        prepare.prepare(SAMPLE.model_copy(update={"labs": ("resident", "nowhere")}), Split(), folder, bar=False)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["set"]
+
+
+def test_a_split_that_does_not_fit_is_noted_and_the_set_stays(tmp_path: Path, capsys) -> None:
+    few = SAMPLE.model_copy(update={"sample_videos": 1, "labs": ("resident",)})
+    counts = prepare.prepare(few, Split(folds=2), tmp_path / "set", bar=False)["counts"]
+    assert "all recordings are of one video" in counts["splits"]["none"]
+    assert "all recordings are of one video" in capsys.readouterr().err

@@ -52,11 +52,9 @@ save_freq: 5
 modal_gpu: A10G
 modal_timeout: 14400
 """
+# what the preset says besides: the guide knows neither indicators of missing values nor laboratories
 ALSO = """
-features: {alone: none}
-actions: [[sniff, investigation], mount, attack]
 model: {indicators: false, lab_width: 0}
-loss: {soft_f1: 0.0}
 """
 
 
@@ -69,8 +67,10 @@ def loaded(path: Path) -> Config:
 def test_the_guides_file_is_the_preset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Each of its keys is translated or said to be of no use here, a line each."""
     path = tmp_path / "advanced.yaml"
-    both = GUIDE + ALSO.replace("loss: {soft_f1: 0.0}\n", "")
-    path.write_text(both)
+    path.write_text(GUIDE)
+    assert main(["train", "--config", str(path), "--print-config"]) == 0  # as it is
+    capsys.readouterr()
+    path.write_text(GUIDE + ALSO)
     assert main(["train", "--config", str(path), "--loss.soft_f1", "0", "--print-config"]) == 0
     out, err = capsys.readouterr()
     keys = [line.split(":")[0] for line in GUIDE.strip().splitlines()]
@@ -85,7 +85,7 @@ def test_the_guides_file_is_the_preset(tmp_path: Path, capsys: pytest.CaptureFix
         assert getattr(mine, section) == getattr(preset, section), section
     for name in ("length", "noise", "jitter", "mixup"):
         assert getattr(mine.windows, name) == getattr(preset.windows, name)
-    for name in ("epochs", "batch_size", "clip_norm", "patience"):
+    for name in ("epochs", "batch_size", "clip_norm", "patience", "keep_every_epochs"):
         assert getattr(mine.training, name) == getattr(preset.training, name)
     for name in ("name", "patience", "factor", "min_lr"):
         assert getattr(mine.scheduler, name) == getattr(preset.scheduler, name)
@@ -116,7 +116,7 @@ def test_a_wrong_choice_of_the_guides_gets_one_line(tmp_path: Path, capsys: pyte
     ("flags", "said"),
     [
         (("--loss.class_weights", "1,2"), "of model.output softmax"),
-        (("--model.output", "softmax"), "set none"),
+        (("--model.output", "softmax", "--features.alone", "alone"), "set none"),
         (("--windows.jitter", "300"), "windows.jitter: 300"),
         (("--split.kind", "lab"), "needs at least one"),
         (("--split.models", "9"), "only 3 folds"),
@@ -133,3 +133,11 @@ def test_a_launch_on_modal_is_planned_without_an_account(capsys: pytest.CaptureF
     assert main(["launch", *flags, "--dry-run"]) == 0
     said = capsys.readouterr().out
     assert "modal run --detach" in said and "mabe-behavior" in said and "v4" in said
+
+
+def test_actions_are_given_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--actions", "sniff+investigation,attack", "--print-config"]) == 0
+    assert "- sniff+investigation\n- attack" in capsys.readouterr().out
+    config = APP.load("v4")
+    assert isinstance(config, Config)
+    assert config.classes == (("sniff", "investigation"), ("mount",), ("attack",))

@@ -49,8 +49,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(folder: Path, verb: str, *flags: str) -> int:
-    mine = TINY if verb != "benchmark" else QUIET
+def run(folder: Path, verb: str, *flags: str, tiny: bool = True) -> int:
+    """`tiny`: with the settings of the tiny run."""
+    mine = TINY if tiny and verb != "benchmark" else QUIET
     return main([verb, "--paths.data", str(folder / "data"), "--paths.runs", str(folder / "runs"), *mine, *flags])
 
 
@@ -287,6 +288,10 @@ def test_the_benchmark_prints_published_numbers_beside_its_own(tmp_path: Path, c
     said = capsys.readouterr().out
     for number in ("0.793", "0.856", "0.829", "0.889", "0.840", "this run"):
         assert number in said
+    # names of CalMS21's videos hold slashes
+    assert run(tmp_path, "predict", "--run", str(of_run(tmp_path, name="calms21")), "--frames", "true", tiny=False) == 0
+    names = {path.name for path in of_run(tmp_path, "predictions", name="calms21").iterdir()}
+    assert "submission.task1_test_mouse071_task1_annotator1.frames.csv" in names
     about = evaluation(tmp_path, "calms21", "calms21")
     assert set(about["metrics"]) == {"mean_f1", "mean_ap"} and 0 <= about["metrics"]["mean_f1"]["value"] <= 1
 
@@ -364,3 +369,72 @@ def test_an_action_of_a_single_fold_is_known_by_the_others_alone(home: Path) -> 
     decided = saved.decide(who.config, {TREES_ALONE: other, NETWORKS: other}, actions)
     assert set(decided.rules[saved.BLEND].pooled) >= set(actions)
     assert less.asked(recordings, judged=True)[NETWORKS]
+
+
+def test_actions_that_were_not_learned_count_as_missed(home: Path, tmp_path: Path) -> None:
+    """A model of one action is judged by the same truth as one of all; what it reaches on its own is said beside."""
+    shutil.copytree(home / "data", tmp_path / "data")
+    assert run(tmp_path, "train", "--actions", "sniff", "--trees.rounds", "0") == 0
+    assert run(tmp_path, "evaluate") == 0
+    about = evaluation(tmp_path)
+    _, material = trained(tmp_path)
+    recordings = [material.recording(number) for number in material.parts.test.tolist()]
+    labs_, looked = ({one.name: getattr(one, what) for one in recordings} for what in ("lab", "labeled"))
+    rows = [row for one in recordings for row in one.bouts.rows]
+    assert run(tmp_path, "predict") == 0
+    said = submission.read(of_run(tmp_path, "predictions", "submission.csv"))
+    value = metric.score(streams.Bouts.of(rows), said, labs_, looked).value
+    assert about["metrics"]["score"]["value"] == pytest.approx(value, abs=1e-9)
+    (note,) = [note for note in about["notes"] if "not learned" in note]
+    assert float(note.split("would be ")[1]) > value
+
+
+def test_a_member_is_asked_about_a_lab_of_its_own_fold_as_about_an_unknown_one(home: Path) -> None:
+    who, material = trained(home)
+    assert who.about.labs["pair"].all()  # here every fold has recordings of every lab
+    labs_ = {kind: known.copy() for kind, known in who.about.labs.items()}
+    labs_["pair"][:, 1:] = False
+    with torch.no_grad():
+        for member in who.model.members:
+            member.readers["pair"].lab_embedding.weight.normal_()
+    number = int(material.parts.test[0])
+    recording = material.recording(number)
+    less = dataclasses.replace(who, about=dataclasses.replace(who.about, labs=labs_), forests={})
+    pooled = less.asked([recording], judged=False)[NETWORKS]
+    unknown = less.asked([dataclasses.replace(recording, lab="unknown")], judged=False)[NETWORKS]
+    known = dataclasses.replace(who, forests={}).asked([recording], judged=False)[NETWORKS]
+    pairs = [k for k, one in enumerate(pooled) if not one.alone]
+    assert all(np.array_equal(pooled[k].p_TK, unknown[k].p_TK) for k in pairs)
+    assert any(not np.array_equal(pooled[k].p_TK, known[k].p_TK) for k in pairs)
+
+
+def test_points_of_unknown_confidence_stay() -> None:
+    tracks = simulator.simulate(labs.lab("openfield"), 0, 5.0).tracks
+    assert tracks.confidence_TAP is not None
+    nothing = dataclasses.replace(tracks, confidence_TAP=np.full_like(tracks.confidence_TAP, np.nan))
+    assert nothing.where_sure(0.5).seen_TAP.sum() == tracks.seen_TAP.sum()
+    assert tracks.where_sure(0.5).seen_TAP.sum() <= tracks.seen_TAP.sum()
+    assert tracks.where_sure(0.99).seen_TAP.sum() < tracks.seen_TAP.sum()
+
+
+def test_a_submission_of_a_trackers_file_is_valid(home: Path, tmp_path: Path, capsys: Capture) -> None:
+    """Its file says nothing of what is looked for: everything counts."""
+    tracks = simulator.simulate(labs.lab("resident"), 7, 10.0).tracks
+    path, out = tmp_path / "simba.csv", tmp_path / "out.csv"
+    names = [
+        f"{part}_{a + 1}_{x}"
+        for a in range(2)
+        for part in ("Nose", "Ear_left", "Ear_right", "Tail_base")
+        for x in "xyp"
+    ]
+    four = tracks.of_parts(("nose", "ear_left", "ear_right", "tail_base")).filled(10.0).xy_TAPX
+    table = np.concatenate([np.nan_to_num(four, nan=50.0), np.ones((*four.shape[:3], 1))], axis=-1).reshape(
+        len(four), -1
+    )
+    path.write_text("\n".join([",".join(names), *(",".join(f"{value:.2f}" for value in row) for row in table)]) + "\n")
+    flags = ("--input", str(path), "--fps", "30", "--pixels_per_cm", "18.33")
+    assert run(home, "predict", *flags, "--out", str(out)) == 0
+    assert run(home, "predict", *flags, "--check", str(out)) == 0
+    assert "valid" in capsys.readouterr().out
+    assert run(home, "predict", *flags, "--identities", "a=mouse1") == 2
+    assert "leave it out" in error(capsys)

@@ -21,10 +21,10 @@ class Config(RunConfig):
     data: Data = Data()
     split: Split = Split()
     features: Features = Features()
-    actions: tuple[tuple[Name, ...], ...] = Field(
+    actions: tuple[Name, ...] = Field(
         (),
-        description="what is learned: each a name, or several that are learned as one (the first of them that a "
-        "video's annotators look for is what comes out); none: all that annotators look for",
+        description="what is learned; ONE+OTHER: these are learned as one, and the first of them that a video's "
+        "annotators look for is what comes out; none: all that annotators look for",
     )
     model: Model = Model()
     trees: Trees = Trees()
@@ -32,13 +32,10 @@ class Config(RunConfig):
     loss: Loss = Loss()
     decision: Decision = Decision()
 
-    @model_validator(mode="before")
-    @classmethod
-    def _names_are_lists(cls, values: object) -> object:
-        """`actions: [sniff, mount]` is `[[sniff], [mount]]`."""
-        if isinstance(values, dict) and isinstance(values.get("actions"), list | tuple):
-            values = {**values, "actions": [[one] if isinstance(one, str) else one for one in values["actions"]]}
-        return values
+    @property
+    def classes(self) -> tuple[tuple[str, ...], ...]:
+        """The actions of each class that is learned; none: each action is one."""
+        return tuple(tuple(one.split("+")) for one in self.actions)
 
     @model_validator(mode="after")
     def _weights_fit(self) -> Config:
@@ -49,9 +46,14 @@ class Config(RunConfig):
             raise ValueError(
                 f"loss.class_weights: {len(weights)} for other and {len(self.actions)} actions; give one for each"
             )
-        if self.model.output == "softmax" and self.features.alone != "none":
-            raise ValueError("features.alone: model.output softmax is about pairs; set none")
+        if self.model.output == "softmax" and self.features.alone == "alone":
+            raise ValueError("features.alone: model.output softmax is about pairs; set none, or leave it out")
         return self
+
+    @property
+    def learns_alone(self) -> bool:
+        """Whether what animals do alone is learned."""
+        return self.features.alone == "alone" or (self.features.alone == "auto" and self.model.output != "softmax")
 
     @model_validator(mode="after")
     def _windows_fit(self) -> Config:

@@ -52,7 +52,7 @@ class Material:
         parts = division.divide(rows, config.split)
         try:
             training = [rows[number] for number in parts.train.tolist()]
-            found = known or vocabulary.of(training, config.actions, config.features.alone != "none")
+            found = known or vocabulary.of(training, config.classes, config.learns_alone)
         except ValueError as error:
             raise UserError(str(error)) from error
         return cls(config, folder, prepared.read_manifest(folder)["fingerprint"], rows, parts, found)
@@ -92,14 +92,13 @@ class Material:
         return len(places(row["frames"], row["fps"], self.config.features.fps))
 
     def ready(self, runtime: Runtime) -> None:
-        """Compute the features that are not there, in the main process; the others wait."""
+        """Compute the training recordings' features that are not there, in the main process; the others wait."""
         if runtime.is_main:
             self._fill(self.config.logging.progress)
         runtime.barrier()
 
     def _fill(self, bar: bool) -> None:
-        numbers = [*self.parts.train.tolist(), *self.parts.test.tolist()]
-        missing = [number for number in sorted(numbers) if self._missing(number)]
+        missing = [number for number in self.parts.train.tolist() if self._missing(number)]
         if not missing:
             return
         files.require_space(self.folder, sum(self._bytes(number) for number in missing), "the features")

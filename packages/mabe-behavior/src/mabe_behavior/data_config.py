@@ -10,7 +10,6 @@ from pydantic import Field, model_validator
 from shared_core.settings import Section
 
 Name = Annotated[str, Field(min_length=1)]
-SOURCES = ("sample", "calms21", "kaggle", "mabe22")
 
 
 class Data(Section):
@@ -88,10 +87,12 @@ class Features(Section):
     """What a model sees, frame by frame (`mabe_behavior.features.sets`)."""
 
     pair: Literal["pair", "raw28", "v4", "v6"] = Field("pair", description="set of an agent and a target")
-    alone: Literal["alone", "none"] = Field(
-        "alone", description="set of what one does alone; none: only what is done to others is learned"
+    alone: Literal["auto", "alone", "none"] = Field(
+        "auto",
+        description="set of what one does alone; none: only what is done to others is learned; auto: alone, but with "
+        "model.output softmax, which is about pairs, none",
     )
     fps: float = Field(30.0, ge=5, le=120, description="common rate: features linear, labels nearest")
     fill: float = Field(0.3, ge=0, description="seconds: shorter gaps in tracks are filled linearly")
     sure: float = Field(0.0, ge=0, lt=1, description="points of less confidence count as missing")
-    workers: int | None = Field(None, ge=1, description="processes that compute; default: the cores")
+    workers: int | None = Field(None, ge=1, description="threads that compute; default: the cores")

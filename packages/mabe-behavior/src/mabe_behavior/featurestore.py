@@ -24,7 +24,7 @@ from mabe_behavior.data_config import Features
 from mabe_behavior.features import sets
 from mabe_behavior.features.pca import PCA
 from mabe_behavior.tracks import Tracks
-from mabe_behavior.vocabulary import PAIR, Relation
+from mabe_behavior.vocabulary import ALONE, PAIR, Relation
 from shared_core import files
 
 VERSION = 1  # raise it when the same tracks give other features
@@ -46,7 +46,7 @@ def compute(tracks: Tracks, relation: Relation, wanted: Features, pca: PCA | Non
 
 def name_of(kind: str, wanted: Features) -> str:
     """Name of the set of features."""
-    return wanted.pair if kind == PAIR else wanted.alone
+    return wanted.pair if kind == PAIR else ALONE
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class FeatureStore:
     @classmethod
     def of(cls, prepared_set: Path, fingerprint: str, wanted: Features, pca: PCA | None = None) -> FeatureStore:
         """For a prepared set of this fingerprint."""
-        about = {"version": VERSION, "set": fingerprint, **wanted.model_dump(mode="json", exclude={"workers"})}
+        about = {"version": VERSION, "set": fingerprint, **wanted.model_dump(mode="json", exclude={"workers", "alone"})}
         digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
         for name, array in sorted(pca.state().items()) if pca is not None else ():
             digest.update(name.encode() + np.ascontiguousarray(array).tobytes())

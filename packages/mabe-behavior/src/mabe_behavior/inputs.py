@@ -87,6 +87,8 @@ def _of_challenge(path: Path, name: str) -> list[Recording]:
 def _tracks(path: Path, name: str, options: PredictOptions) -> Tracks:
     from mabe_behavior.formats import deeplabcut, jabs, simba, sleap
 
+    if options.identities and name in ("jabs", "simba"):
+        raise UserError(f"--identities: a file of {name} says itself which mouse is which; leave it out")
     rule = deeplabcut.identity_rule(options.identities) if options.identities else None
     if name == "jabs":
         fps = options.fps or jabs.FPS

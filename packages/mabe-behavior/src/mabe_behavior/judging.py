@@ -23,15 +23,13 @@ Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 
 
-def lab_of(piece: Piece, member: int, trained_on: Mapping[int, set[int]]) -> int:
-    """The number of a laboratory as a member knows it: 0 where all its recordings are in the member's fold."""
-    return piece.lab if piece.lab in trained_on[member] else 0
-
-
-def trained_on(pieces: Mapping[str, Sequence[Piece]], members: int) -> dict[int, set[int]]:
-    """The laboratories that each member has learned from."""
-    every = [piece for of in pieces.values() for piece in of]
-    return {member: {piece.lab for piece in every if piece.fold != member} for member in range(members)}
+def labs_of(pieces: Sequence[Piece], members: int, labs: int) -> Bools:
+    """(M, 1 + labs) which laboratories, by number, each member has learned from; the first, for unknown ones, is."""
+    found = np.zeros((members, 1 + labs), bool)
+    found[:, 0] = True
+    for member in range(members):
+        found[member, [piece.lab for piece in pieces if piece.fold != member]] = True
+    return found
 
 
 def learned(pieces: Sequence[Piece], members: int) -> Bools:
@@ -51,13 +49,18 @@ def out_of_fold(
     model: nn.Module,
     kind: str,
     pieces: Sequence[Piece],
-    known: Mapping[int, set[int]],
+    known_ML: Bools,
     device: torch.device,
 ) -> Iterator[tuple[int, Floats]]:
-    """(place among the pieces, probabilities (T, K)) of each piece of a member's fold, by that member."""
+    """(place among the pieces, probabilities (T, K)) of each piece of a member's fold, by that member.
+
+    `known_ML`: which laboratories members know (`labs_of`); to the others' they answer as to an unknown one's.
+    """
     for member in range(config.split.members):
         places = [place for place, piece in enumerate(pieces) if piece.fold == member]
-        streams = [(pieces[place].x_TF, lab_of(pieces[place], member, known)) for place in places]
+        labs = (pieces[place].lab for place in places)
+        numbers = [lab if known_ML[member, lab] else 0 for lab in labs]
+        streams = [(pieces[place].x_TF, number) for place, number in zip(places, numbers, strict=True)]
 
         def ask(x_BLF: torch.Tensor, lab_B: torch.Tensor, member: int = member) -> torch.Tensor:
             return model(**{kind: x_BLF, f"{kind}_lab": lab_B}, only=member)[f"{kind}_logits"][0]
@@ -83,13 +86,13 @@ def counted(
     Args:
         shares: which pieces of each kind to ask about.
     """
-    known = trained_on(pieces, config.split.members)
     cells, losses = cells_of(material), torch.zeros(2, dtype=torch.float64)
     counts = torch.zeros(len(cells), 2, BINS + 1, dtype=torch.float64)
     for kind, of in pieces.items():
         mine = of[shares[kind]]
         names = ["+".join(names) for names in material.vocabulary.classes(kind)]
         learned_MK = learned(of, config.split.members)
+        known = labs_of(of, config.split.members, len(material.vocabulary.labs))
         for place, p_TK in out_of_fold(config, model, kind, mine, known, device):
             y_TK = np.where(learned_MK[mine[place].fold], mine[place].y_TK, np.int8(-1))
             lab = material.vocabulary.labs[mine[place].lab - 1]

@@ -8,10 +8,17 @@ _RUN = "the run's folder holds it: runs/mabe-behavior/NAME"
 _LAUNCH = "launch --on modal says it"
 
 
+def guide_classes(count: int) -> list[str]:
+    """The guide's classes beside `other`, as actions; close investigation is sniffing, and CalMS21's investigation."""
+    if count != 4:
+        raise ValueError("there is only 4; other classes: `actions`")
+    return ["sniff+investigation", "mount", "attack"]
+
+
 KEYS = {
     "model_type": Key("model.type", one_of("conv_bilstm", "tcn", "conv_transformer")),
     "input_dim": Key(None, note="the set of features says it: raw28 has 28 columns, v4 128, v6 288"),
-    "num_classes": Key(None, note="other and one for each of `actions`"),
+    "num_classes": Key("actions", guide_classes, "other, close investigation, mount, attack"),
     "conv_channels": "model.channels",
     "lstm_hidden": "model.hidden",
     "lstm_layers": "model.layers",
@@ -43,7 +50,7 @@ KEYS = {
     "early_stopping_patience": "training.patience",
     "num_workers": "windows.workers",
     "checkpoint_dir": Key(None, note=_RUN),
-    "save_freq": "training.checkpoint_every",
+    "save_freq": "training.keep_every_epochs",
     "modal_gpu": Key(None, note=_LAUNCH),
     "modal_timeout": Key(None, note=_LAUNCH),
 }

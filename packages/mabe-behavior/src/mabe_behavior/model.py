@@ -139,6 +139,7 @@ class Behaviours(nn.Module):
             raise ValueError("kinds: none; must be at least one, such as pair")
         if network not in NETWORKS:
             raise ValueError(f"network: {network!r}; must be one of {', '.join(NETWORKS)}")
+        self.outputs = {name: kind.outputs for name, kind in kinds.items()}
         self.readers = nn.ModuleDict(
             {name: Reader(kind.inputs, labs, lab_width, lab_dropout, indicators) for name, kind in kinds.items()}
         )
@@ -149,6 +150,13 @@ class Behaviours(nn.Module):
     def fit(self, kind: str, mean_F: ArrayLike, spread_F: ArrayLike, limit: float = LIMIT) -> None:
         """How the features of a kind are scaled: `Reader.fit`."""
         self.readers[kind].fit(mean_F, spread_F, limit)  # type: ignore[operator]
+
+    def silent(self, kind: str, x_BTF: torch.Tensor) -> list[torch.Tensor]:
+        """What stands for the answer to a batch that is all of its own fold: one window of zeros, which depends on
+        every parameter, as several processes need it, and on no window."""
+        parameters = [*self.readers[kind].parameters(), *self.networks[kind].parameters()]
+        nothing = torch.stack([one.sum() for one in parameters]).sum() * 0
+        return [x_BTF.new_zeros(1, x_BTF.shape[1], self.outputs[kind]) + nothing]
 
     def forward(self, kind: str, x_BTF: torch.Tensor, lab_B: torch.Tensor) -> Logits:
         """Logits (B, T, K); in training, of a network with stages, a list of those of each stage.
@@ -214,10 +222,7 @@ class Ensemble(nn.Module):
             said = {}
             for kind, (x, lab, fold) in asked.items():
                 rows = learned_from(fold, number, len(x))
-                # a whole batch of its own fold is one window to it, of which nothing is to be learned: every parameter
-                # takes part in every step, as several processes need it
-                rows = rows if len(rows) else rows.new_zeros(1)
-                said[kind] = stages(member(kind, x[rows], lab[rows]))
+                said[kind] = stages(member(kind, x[rows], lab[rows])) if len(rows) else member.silent(kind, x)
             found.append(said)
         return found
 

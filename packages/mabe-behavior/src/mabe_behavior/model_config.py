@@ -77,7 +77,7 @@ class Loss(Section):
     smoothing: float = Field(0.0, ge=0, lt=0.5, description="of labels")
     focal: float = Field(0.0, ge=0, description="binary: exponent of the focal loss; 0: none")
     class_weights: tuple[float, ...] = Field(
-        (), description="softmax: of other and of each action, in the order of data.actions; none: all 1"
+        (), description="softmax: of other and of each action, in the order of `actions`; none: all 1"
     )
 
 

@@ -8,76 +8,73 @@ from functools import cached_property
 
 import numpy as np
 
-from mabe_behavior import measures, metric, postprocessing, streams
-from mabe_behavior.bouts import Bouts
-from mabe_behavior.metric import Counts, Score
-from mabe_behavior.postprocessing import Rules
+from mabe_behavior import measures, metric, streams
+from mabe_behavior.actions import Behaviour
+from mabe_behavior.bouts import Bouts, joined
+from mabe_behavior.metric import Score
+from mabe_behavior.recording import Annotations
 from mabe_behavior.streams import Stream
 from shared_core.intervals import Estimate
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was said of some annotated videos, and what is true."""
+    """What was said of some annotated videos. The truth is what annotators say, also of actions that nobody learned."""
 
-    given: Sequence[Stream]  # with truth
+    given: Sequence[Stream]  # probabilities, with truth of the actions that were learned
     said: Bouts
+    annotations: Mapping[str, Annotations]  # of every video
     video_of: Mapping[str, str]  # which recordings show the same video: name of the recording -> name of the video
-
-    @classmethod
-    def of(cls, given: Sequence[Stream], rules: Rules, video_of: Mapping[str, str]) -> Outcome:
-        """What rules make of probabilities."""
-        return cls(given, postprocessing.apply_all(given, rules, streams.labeled(given)), video_of)
 
     @cached_property
     def truth(self) -> Bouts:
-        return streams.truth(self.given)
+        return joined([one.bouts for one in self.annotations.values()])
+
+    @property
+    def lab_of(self) -> dict[str, str]:
+        return {name: one.lab for name, one in self.annotations.items()}
+
+    @property
+    def labeled(self) -> dict[str, tuple[Behaviour, ...]]:
+        """What was looked for in each video."""
+        return {name: one.labeled for name, one in self.annotations.items()}
 
     @cached_property
     def score(self) -> Score:
         """The official score; where nothing is said at all, which it refuses, every frame is missed."""
-        if len(self.said):
-            return metric.score(self.truth, self.said, streams.labs(self.given), streams.labeled(self.given))
-        counts: dict[str, dict[str, Counts]] = {}
-        for stream in self.given:
-            for k, action in enumerate(stream.actions):
-                if there := int((stream.truth_TK[:, k] == 1).sum()):
-                    of = counts.setdefault(stream.lab, {})
-                    of[action] = Counts(0, of.get(action, Counts(0, 0, 0)).missed + there, 0)
-        return Score(counts)
+        return metric.score(self.truth, self._said(self.said), self.lab_of, self.labeled)
+
+    @property
+    def of_learned(self) -> float | None:
+        """The score with the truth of learned actions alone; None where that is all of it."""
+        truth = streams.truth(self.given)
+        if len(truth) == len(self.truth) or not len(truth):
+            return None
+        return metric.score(truth, self._said(self.said), self.lab_of, self.labeled).value
 
     def estimate(self) -> Estimate:
         """The score with an interval over videos."""
-        if not len(self.said):
-            return Estimate(0.0, 0.0, 0.0, len(self.video_of), "nothing was said")
-        return measures.interval(
-            self.truth,
-            self.said,
-            streams.labs(self.given),
-            streams.labeled(self.given),
-            recording_of=self.video_of,
-        )
+        said = self._said(self.said)
+        return measures.interval(self.truth, said, self.lab_of, self.labeled, recording_of=self.video_of)
 
-    def less(self, other: Outcome) -> Estimate | None:
-        """The score less another one's of the same videos; None where either says nothing."""
-        if not len(self.said) or not len(other.said):
-            return None
-        return measures.difference(
-            self.truth,
-            self.said,
-            other.said,
-            streams.labs(self.given),
-            streams.labeled(self.given),
-            recording_of=self.video_of,
-        )
+    def less(self, other: Outcome) -> Estimate:
+        """The score less another one's of the same videos."""
+        said, others = self._said(self.said), self._said(other.said)
+        return measures.difference(self.truth, said, others, self.lab_of, self.labeled, recording_of=self.video_of)
 
     def of_lab(self, lab: str) -> Outcome:
         """Of one laboratory's videos."""
-        mine = [one for one in self.given if one.lab == lab]
-        videos = {one.video for one in mine}
-        said = self.said.take(np.array([video in videos for video in self.said.video.tolist()], bool))
-        return Outcome(mine, said, {video: of for video, of in self.video_of.items() if video in videos})
+        mine = {name: one for name, one in self.annotations.items() if one.lab == lab}
+        said = self.said.take(np.array([video in mine for video in self.said.video.tolist()], bool))
+        video_of = {name: of for name, of in self.video_of.items() if name in mine}
+        return Outcome([one for one in self.given if one.lab == lab], said, mine, video_of)
 
-    def other(self, said: Bouts) -> Outcome:
+    def other(self, said: Bouts, given: Sequence[Stream] | None = None) -> Outcome:
         """The same videos with other bouts."""
-        return Outcome(self.given, said, self.video_of)
+        return Outcome(self.given if given is None else given, said, self.annotations, self.video_of)
+
+    def _said(self, bouts: Bouts) -> Bouts:
+        """Never empty: a bout of what nobody looks for, which the score passes over, stands for nothing."""
+        if len(bouts):
+            return bouts
+        return Bouts.of([(next(iter(self.annotations)), "", "", "", 0, 0)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from mabe_behavior import drawings, measures, scenes
 from mabe_behavior.actions import Behaviour
 from mabe_behavior.bouts import Bouts
 from mabe_behavior.outcome import Outcome
-from mabe_behavior.recording import Recording
+from mabe_behavior.recording import Recording, file_name
 
 ETHOGRAMS = 2
 LONG_ENOUGH = 0.5  # seconds of a bout that is shown
@@ -19,7 +19,7 @@ MOST_CONFUSED = 20  # actions
 
 
 def of_evaluation(
-    folder: Path, split: str, model: Outcome, oracle: Outcome | None, recordings: Mapping[str, Recording]
+    folder: Path, split: str, model: Outcome, oracle: Outcome | None, recording: Callable[[str], Recording]
 ) -> list[Path]:
     """Scores by laboratory, what is taken for what, ethograms of some recordings, and a bout as the mice move."""
     drawn = [_labs(folder / f"{split}_labs.png", model, oracle)]
@@ -27,10 +27,10 @@ def of_evaluation(
     if 2 <= len(confusion.actions) <= MOST_CONFUSED:
         drawn.append(drawings.confusion(confusion.frames_NN, confusion.actions, folder / f"{split}_confusion.png"))
     for name in _richest(model.truth)[:ETHOGRAMS]:
-        path = folder / f"{split}_ethogram_{name}.png"
-        drawn.append(ethogram(recordings[name], of_video(model.said, name), path, of_video(model.truth, name)))
-    if (row := _bout(model, recordings)) is not None:
-        tracks = recordings[row[0]].tracks
+        path = folder / f"{split}_ethogram_{file_name(name)}.png"
+        drawn.append(ethogram(recording(name), of_video(model.said, name), path, of_video(model.truth, name)))
+    if (row := _bout(model)) is not None:
+        tracks = recording(row[0]).tracks
         title = f"{row[3]}: {row[1]}" + ("" if row[2] == "self" else f" to {row[2]}")
         drawn.append(scenes.strip(tracks, row, folder / f"{split}_bout.png", title=title))
     return drawn
@@ -39,7 +39,7 @@ def of_evaluation(
 def of_prediction(recordings: Sequence[Recording], said: Bouts, folder: Path) -> list[Path]:
     """An ethogram of each."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"ethogram_{one.name}.png" for one in recordings]
+    paths = [folder / f"ethogram_{file_name(one.name)}.png" for one in recordings]
     return [
         ethogram(one, of_video(said, one.name), path, one.bouts if len(one.bouts) else None)
         for one, path in zip(recordings, paths, strict=True)
@@ -75,12 +75,12 @@ def _richest(truth: Bouts) -> list[str]:
     return sorted(names, key=lambda name: (-kinds[name], -int((truth.video == name).sum())))
 
 
-def _bout(model: Outcome, recordings: Mapping[str, Recording]) -> tuple[str, str, str, str, int, int] | None:
-    """A bout that was found, of the action whose bouts last longest: of those long enough the median one."""
-    found = [
-        row
-        for row in model.said.rows
-        if (row[5] - row[4]) / recordings[row[0]].tracks.fps >= LONG_ENOUGH and row[2] != "self"
-    ]
-    found.sort(key=lambda row: (row[5] - row[4]) / recordings[row[0]].tracks.fps)
+def _bout(model: Outcome) -> tuple[str, str, str, str, int, int] | None:
+    """Of the predicted bouts of one animal to another that last long enough, the median one by length."""
+
+    def seconds(row: tuple[str, str, str, str, int, int]) -> float:
+        return (row[5] - row[4]) / model.annotations[row[0]].fps
+
+    found = [row for row in model.said.rows if seconds(row) >= LONG_ENOUGH and row[2] != "self"]
+    found.sort(key=seconds)
     return found[len(found) // 2] if found else None

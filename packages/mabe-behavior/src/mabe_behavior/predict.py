@@ -11,7 +11,7 @@ from mabe_behavior import inputs, postprocessing, saved, spreadsheet, subject, s
 from mabe_behavior.actions import Behaviour
 from mabe_behavior.bouts import Bouts
 from mabe_behavior.config import Config, PredictOptions
-from mabe_behavior.recording import Recording
+from mabe_behavior.recording import Recording, file_name
 from mabe_behavior.streams import Stream
 from mabe_behavior.subject import Trained
 from shared_core.cli import App
@@ -79,12 +79,13 @@ def write_frames(out: Path, said: Sequence[Stream]) -> None:
             for one in mine
             for k, name in enumerate(one.actions)
         }
-        spreadsheet.write_frames(out.with_suffix(f".{video}.frames.csv"), values, mine[0].fps)
+        spreadsheet.write_frames(out.with_name(f"{out.stem}.{file_name(video)}.frames.csv"), values, mine[0].fps)
 
 
 def check(path: Path, recordings: Sequence[Recording]) -> int:
     """Say what is wrong with a submission: status 1 where anything is."""
-    labeled = {one.name: one.labeled for one in recordings}
+    # trackers' files say nothing of what is looked for: then everything counts
+    labeled = {one.name: one.labeled for one in recordings} if all(one.labeled for one in recordings) else None
     problems = submission.check(path, labeled, {one.name: len(one.tracks) for one in recordings})
     for problem in problems[:SHOWN]:
         print(f"{path}: {problem}")

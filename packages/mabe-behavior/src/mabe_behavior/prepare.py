@@ -8,7 +8,10 @@ the features that a configuration wants (`featurestore`).
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,21 +41,41 @@ def run(app: App, config: Config, options: PrepareOptions | None) -> int:
 def prepare(data: Data, split: Split, folder: Path, bar: bool = True) -> dict[str, Any]:
     """Write the set into `folder`, unless it is there; returns its manifest.
 
-    Raises UserError where a recording cannot be used, the set cannot be divided, or the disk is full.
+    Raises UserError where a recording cannot be used, or the disk is full; the set that was there then stays.
     """
     origin = sources.origin(data)
     mark = prepared.fingerprint(origin, settings(data))
     if prepared.is_current(folder, mark):
-        describe(store.index(folder), split)  # raises where it cannot be divided
         progress.message(f"{folder}: up to date")
         return prepared.read_manifest(folder)
     _announce(folder, origin, data)
-    rows = _written(data, folder, bar)
-    counts = describe(rows, split)
-    names = [store.INDEX, *(store.tracks_file(number) for number in range(len(rows)))]
-    prepared.write_manifest(folder, mark, origin, settings(data), counts, names)
+    with _replacing(folder) as beside:
+        rows = _written(data, beside, bar)
+        counts = describe(rows, split)
+        names = [store.INDEX, *(store.tracks_file(number) for number in range(len(rows)))]
+        prepared.write_manifest(beside, mark, origin, settings(data), counts, names)
     _tell(folder, counts)
     return prepared.read_manifest(folder)
+
+
+@contextmanager
+def _replacing(folder: Path) -> Iterator[Path]:
+    """A folder to fill, which takes the place of `folder`, features and all, once it is whole; until then, and where
+    that fails, the set that is there stays."""
+    beside, old = (folder.with_name(f"{folder.name}.{word}") for word in ("new", "old"))
+    try:
+        for leftover in (beside, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+        beside.mkdir(parents=True)
+        yield beside
+        if folder.exists():
+            folder.rename(old)
+        beside.rename(folder)
+    except OSError as error:
+        raise files.explain(error, folder) from error
+    finally:
+        for leftover in (beside, old):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def settings(data: Data) -> dict[str, Any]:
@@ -81,13 +104,17 @@ def describe(rows: list[Row], split: Split) -> dict[str, Any]:
         of["frames"] += row["frames"]
         of["seconds"] = round(of["seconds"] + row["frames"] / row["fps"], 2)
         of["bouts"].update(bout[2] for bout in row["bouts"])
-    parts = division.divide(rows, split) if any(row["labeled"] for row in rows) else None
+    try:
+        parts = division.divide(rows, split)
+        sizes: dict[str, Any] = {"train": len(parts.train), "test": len(parts.test)}
+    except UserError as error:  # another split, or predictions alone: the set is good all the same
+        sizes = {"none": str(error)}
     same = Counter(row["video"] for row in rows)
     return {
         "recordings": len(rows),
         "labs": labs,
         "split": split.model_dump(mode="json"),
-        "splits": {"train": len(parts.train), "test": len(parts.test)} if parts is not None else {},
+        "splits": sizes,
         "same video": [[row["name"] for row in rows if row["video"] == video] for video, n in same.items() if n > 1],
         "without annotations": sum(not row["labeled"] for row in rows),
     }
@@ -95,7 +122,6 @@ def describe(rows: list[Row], split: Split) -> dict[str, Any]:
 
 def _written(data: Data, folder: Path, bar: bool) -> list[Row]:
     """All recordings into the folder, with the number of the first that shows the same video: their rows."""
-    _withdraw(folder)
     rows, marks = [], []
     with progress.Bar(None, bar, "prepare") as shown:
         for number, one in enumerate(sources.each(data)):
@@ -109,19 +135,7 @@ def _written(data: Data, folder: Path, bar: bool) -> list[Row]:
     for row, video in zip(rows, duplicates.groups(marks).tolist(), strict=True):
         row["video"] = video
     store.write_index(folder, rows)
-    kept = {store.tracks_file(number) for number in range(len(rows))}
-    for path in (folder / store.TRACKS).glob("*.npz"):
-        if f"{store.TRACKS}/{path.name}" not in kept:
-            path.unlink()  # of an earlier, larger set
     return rows
-
-
-def _withdraw(folder: Path) -> None:
-    """Let nobody take the set for a whole one from here on."""
-    try:
-        (folder / prepared.NAME).unlink(missing_ok=True)
-    except OSError as error:
-        raise files.explain(error, folder) from error
 
 
 def _announce(folder: Path, origin: dict[str, Path | str], data: Data) -> None:
@@ -145,8 +159,9 @@ def _tell(folder: Path, counts: dict[str, Any]) -> None:
         progress.message(f"{folder}: note: {counts['without annotations']} recordings without annotations")
     hours = sum(lab["seconds"] for lab in counts["labs"].values()) / 3600
     bouts = sum(sum(lab["bouts"].values()) for lab in counts["labs"].values())
-    parts = ", ".join(f"{name} {count:,}" for name, count in counts["splits"].items())
+    sizes = counts["splits"]
+    parts = sizes.get("none") or ", ".join(f"{name} {count:,}" for name, count in sizes.items())
     progress.message(
         f"{folder}: {counts['recordings']:,} recordings of {len(counts['labs'])} laboratories, {hours:.1f} hours, "
-        f"{bouts:,} bouts; {parts or 'nothing to train on'}"
+        f"{bouts:,} bouts; {parts}"
     )

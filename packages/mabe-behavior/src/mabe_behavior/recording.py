@@ -5,6 +5,7 @@ Shapes: T frames.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -58,6 +59,11 @@ class Recording:
     def annotations(self) -> Annotations:
         tracks = self.tracks
         return Annotations(self.name, self.lab, len(tracks), tracks.fps, self.bouts, self.labeled)
+
+
+def file_name(video: str) -> str:
+    """A part of a file's name for a video, whose own name may hold slashes, as CalMS21's do."""
+    return re.sub(r"[^\w.\-]", "_", video)
 
 
 def of_classes(video: str, class_T: Ints, names: Mapping[int, str], agent: str, target: str) -> Bouts:

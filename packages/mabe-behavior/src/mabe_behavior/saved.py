@@ -48,34 +48,39 @@ class Known:
     vocabulary: Vocabulary
     data: str  # fingerprint of the prepared set that it learned from
     learned: Mapping[str, NDArray[np.bool_]]  # kind -> (members, classes) whether a member knows a class at all
+    labs: Mapping[str, NDArray[np.bool_]]  # kind -> (members, 1 + laboratories), see `judging.labs_of`
     pca: PCA | None = None
 
     @classmethod
     def of(cls, material: Material) -> Known:
         """What a model that is trained on it knows."""
         parts, found = material.parts, material.vocabulary
-        learned = {
-            kind: judging.learned(
-                material.pieces(kind, parts.train.tolist(), parts.fold.tolist()), material.config.split.members
-            )
-            for kind in found.kinds
-        }
-        return cls(found, material.fingerprint, learned, material.pca)
+        members, learned, labs = material.config.split.members, {}, {}
+        for kind in found.kinds:
+            pieces = material.pieces(kind, parts.train.tolist(), parts.fold.tolist())
+            learned[kind] = judging.learned(pieces, members)
+            labs[kind] = judging.labs_of(pieces, members, len(found.labs))
+        return cls(found, material.fingerprint, learned, labs, material.pca)
 
     def as_dict(self) -> dict[str, Any]:
         state = None if self.pca is None else {name: array.tolist() for name, array in self.pca.state().items()}
-        learned = {kind: found_MK.tolist() for kind, found_MK in self.learned.items()}
-        return {"vocabulary": self.vocabulary.as_dict(), "data": self.data, "learned": learned, "pca": state}
+        learned, labs = ({kind: of.tolist() for kind, of in held.items()} for held in (self.learned, self.labs))
+        about = {"vocabulary": self.vocabulary.as_dict(), "data": self.data, "pca": state}
+        return {**about, "learned": learned, "labs": labs}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Known:
         components = None if data["pca"] is None else pca.of_state(data["pca"])
         vocabulary = Vocabulary.from_dict(data["vocabulary"])
-        learned = {str(kind): np.array(found_MK, bool) for kind, found_MK in data["learned"].items()}
+        learned, labs = (
+            {str(kind): np.array(of, bool) for kind, of in data[name].items()} for name in ("learned", "labs")
+        )
         for kind in vocabulary.kinds:
             if learned[kind].ndim != 2 or learned[kind].shape[1] != len(vocabulary.classes(kind)):
                 raise ValueError(f"learned.{kind} is not of its classes")
-        return cls(vocabulary, str(data["data"]), learned, components)
+            if labs[kind].shape != (len(learned[kind]), 1 + len(vocabulary.labs)):
+                raise ValueError(f"labs.{kind} is not of its laboratories")
+        return cls(vocabulary, str(data["data"]), learned, labs, components)
 
 
 @dataclass(frozen=True)

@@ -90,8 +90,13 @@ class Trained:
         """(T, K) probabilities of each features (T, F), the mean over members."""
 
         def ask(x_BLF: torch.Tensor, lab_B: torch.Tensor) -> torch.Tensor:
-            said: dict[str, torch.Tensor] = self.model(**{kind: x_BLF, f"{kind}_lab": lab_B})
-            return said[f"{kind}_logits"]
+            known_ML = torch.from_numpy(self.about.labs[kind]).to(lab_B.device)
+            answers = []
+            for member, known_L in enumerate(known_ML):  # each has a laboratory of its own fold for an unknown one
+                mine_B = torch.where(known_L[lab_B], lab_B, 0)
+                said = self.model(**{kind: x_BLF, f"{kind}_lab": mine_B}, only=member)
+                answers.append(said[f"{kind}_logits"][0])
+            return torch.stack(answers)
 
         streams = [(x_TF, number) for x_TF in x]
         length, overlap = self.config.windows.length, self.config.decision.overlap
@@ -143,14 +148,13 @@ def out_of_fold(who: Trained, material: Material, forests: Forests) -> Said:
     config, parts = who.config, material.parts
     numbers, folds = parts.train.tolist(), parts.fold.tolist()
     pieces = {kind: material.pieces(kind, numbers, folds) for kind in who.vocabulary.kinds}
-    known = judging.trained_on(pieces, config.split.members)
     said_of = {number: material.annotations(number) for number in numbers}
     found: Said = {NETWORKS: []} | ({TREES_ALONE: []} if forests else {})
     for kind, of in pieces.items():
         whose = [
             (number, relation) for number in numbers for relation in material.relations(number) if relation.kind == kind
         ]
-        p_of = dict(judging.out_of_fold(config, who.model, kind, of, known, who.device))
+        p_of = dict(judging.out_of_fold(config, who.model, kind, of, who.about.labs[kind], who.device))
         said: dict[str, Mapping[int, Floats]] = {NETWORKS: p_of}
         if forests:
             said[TREES_ALONE] = {place: forests[kind][of[place].fold].proba(of[place].x_TF) for place in p_of}

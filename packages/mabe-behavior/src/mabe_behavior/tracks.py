@@ -84,10 +84,10 @@ class Tracks:
         return replace(self, xy_TAPX=self.xy_TAPX[:, rows], animals=tuple(animals), confidence_TAP=sure)
 
     def where_sure(self, least: float) -> Tracks:
-        """Without the points of less confidence."""
+        """Without the points of less confidence; those of which it is not known stay."""
         if self.confidence_TAP is None:
             return self
-        return replace(self, xy_TAPX=np.where(self.confidence_TAP[..., None] >= least, self.xy_TAPX, np.nan))
+        return replace(self, xy_TAPX=np.where(self.confidence_TAP[..., None] < least, np.nan, self.xy_TAPX))
 
     def filled(self, seconds: float) -> Tracks:
         """Gaps of at most so many seconds filled linearly; longer ones, and those at the ends, stay."""

@@ -48,8 +48,9 @@ class BehaviourTask(Task):
         }
         self.shares = {kind: shares(pieces).to(runtime.device) for kind, pieces in self.pieces.items()}
         for kind in found.kinds:
-            of = scaling.fit(piece.x_TF for piece in self.pieces[kind])
-            self.model.fit(kind, torch.from_numpy(of.mean_F), torch.from_numpy(of.spread_F), of.limit)
+            for number, member in enumerate(self.model.members):
+                of = scaling.fit(piece.x_TF for piece in self.pieces[kind] if piece.fold != number)
+                member.fit(kind, torch.from_numpy(of.mean_F), torch.from_numpy(of.spread_F), of.limit)
         cutters = {
             kind: Cutter(pieces, wanted.length, wanted.jitter, wanted.balance) for kind, pieces in self.pieces.items()
         }

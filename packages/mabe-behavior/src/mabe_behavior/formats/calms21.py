@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ def _files(path: Path) -> list[Path]:
 
 def _of_file(path: Path) -> Iterator[Recording]:
     if path.suffix == ".npz":
-        groups = {"subset": _numbered(path)}
+        groups = {"annotator-id_0": _numbered(path)}  # the subset is of task 1
     else:
         groups = _json(path) if path.suffix == ".json" else pickles.load(path)
     if not isinstance(groups, Mapping):
@@ -70,7 +71,11 @@ def _of_file(path: Path) -> Iterator[Recording]:
         if not isinstance(sequences, Mapping):
             raise UserError(f"{path}: group {group}: must hold sequences by name")
         for name, sequence in sequences.items():
-            yield _recording(str(name), str(group), sequence, f"{path}: {name}")
+            where = f"{path}: {name}"
+            try:
+                yield _recording(str(name), str(group), sequence, where)
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                raise UserError(f"{where}: is damaged, or of another layout ({error})") from error
 
 
 def _json(path: Path) -> Any:
@@ -84,8 +89,13 @@ def _json(path: Path) -> Any:
 
 def _numbered(path: Path) -> dict[str, dict[str, Any]]:
     """The sequences of an npz file by `task1/train/NUMBER`."""
-    with np.load(path, allow_pickle=False) as archive:
-        keys = list(archive.files)
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            keys = list(archive.files)
+    except OSError as error:
+        raise files.explain(error, path) from error
+    except (ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: is no whole .npz file ({error}); get it again") from error
     numbers = sorted(int(match[1]) for key in keys if (match := re.fullmatch(r"keypoints_(\d+)", key)))
     if not numbers:
         raise UserError(f"{path}: has no keypoints_0, keypoints_1, ...")

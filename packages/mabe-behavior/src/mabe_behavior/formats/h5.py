@@ -30,7 +30,10 @@ def opened(path: Path) -> Iterator[Any]:
     except OSError as error:
         raise UserError(f"{path}: is no whole HDF5 file; get or make it again") from error
     with stream:
-        yield stream
+        try:
+            yield stream
+        except (KeyError, RuntimeError, TypeError, UnicodeDecodeError) as error:  # h5py's, of a damaged file
+            raise UserError(f"{path}: is damaged ({error}); get or make it again") from error
 
 
 def array(group: Any, name: str, where: str) -> np.ndarray:

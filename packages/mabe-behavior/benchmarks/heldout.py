@@ -5,9 +5,9 @@
 
 Other flags are the configuration's, as in `mabe train`. For every laboratory of the prepared set and every seed a run
 is trained without it, with folds of whole laboratories, so that thresholds too are tuned on laboratories that a model
-had not seen; what was finished before is taken from there. Shown are the blend of networks and trees, each alone with
-rules of its own, the blend without tuning, and the rules that simulated mice are annotated by: the mean over
-laboratories, of each seed and of all, and what share of the oracle that is.
+had not seen; what was trained before is judged again, and not trained again. Shown are the blend of networks and trees,
+each alone with rules of its own, the blend without tuning, and the rules that simulated mice are annotated by: the mean
+over laboratories, of each seed and of all, and what share of the oracle that is.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def judged(config: Config) -> Scores:
     if (not found or found[0].read_status().get("state") != "finished") and (status := APP.call("train", config)):
         raise SystemExit(status)
     path = runs.locate(APP, config).path / "evaluation" / "test.json"
-    if not path.exists() and (status := APP.call("evaluate", config, run=str(path.parent.parent))):
+    if status := APP.call("evaluate", config, run=str(path.parent.parent)):
         raise SystemExit(status)
     about = json.loads(path.read_text())
     others = {name: one["score"]["value"] for name, one in about["baselines"].items()}

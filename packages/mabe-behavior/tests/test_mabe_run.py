@@ -375,13 +375,14 @@ def test_actions_that_were_not_learned_count_as_missed(home: Path, tmp_path: Pat
     """A model of one action is judged by the same truth as one of all; what it reaches on its own is said beside."""
     shutil.copytree(home / "data", tmp_path / "data")
     assert run(tmp_path, "train", "--actions", "sniff", "--trees.rounds", "0") == 0
-    assert run(tmp_path, "evaluate") == 0
+    flags = ("--run", str(of_run(tmp_path)))
+    assert run(tmp_path, "evaluate", *flags, tiny=False) == 0
     about = evaluation(tmp_path)
     _, material = trained(tmp_path)
     recordings = [material.recording(number) for number in material.parts.test.tolist()]
     labs_, looked = ({one.name: getattr(one, what) for one in recordings} for what in ("lab", "labeled"))
     rows = [row for one in recordings for row in one.bouts.rows]
-    assert run(tmp_path, "predict") == 0
+    assert run(tmp_path, "predict", *flags, tiny=False) == 0
     said = submission.read(of_run(tmp_path, "predictions", "submission.csv"))
     value = metric.score(streams.Bouts.of(rows), said, labs_, looked).value
     assert about["metrics"]["score"]["value"] == pytest.approx(value, abs=1e-9)

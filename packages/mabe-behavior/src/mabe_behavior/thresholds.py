@@ -22,6 +22,8 @@ Cell = tuple[str, str]  # lab, action
 PooledBy = Literal["lab", "frame"]
 BINS = 256
 THRESHOLDS_B = (np.arange(1, BINS + 1) / BINS) ** 2
+NEARLY = 0.01  # of F
+_AWAY_B = np.abs(np.log(THRESHOLDS_B) - np.log1p(-np.minimum(THRESHOLDS_B, 1 - 1e-9)))  # log-odds from 1/2
 
 
 class Histograms:
@@ -78,11 +80,13 @@ def f_B(count_2B: Doubles) -> Doubles:
 
 
 def best(value_B: Doubles) -> tuple[float, float]:
-    """(threshold, value) of the largest value; of thresholds side by side that share it, the middle one."""
-    first = int(value_B.argmax())
-    lower = np.flatnonzero(value_B[first:] < value_B[first] - 1e-12)
-    last = first + int(lower[0]) - 1 if lower.size else len(value_B) - 1
-    return float(THRESHOLDS_B[(first + last) // 2]), float(value_B[first])
+    """(threshold, largest value): of the thresholds that are worth nearly as much, the one nearest to 1/2.
+
+    The curve is of few bouts and flat where it is high: the very best threshold is often far out by chance, and then
+    worse on the next recordings.
+    """
+    near = np.flatnonzero(value_B >= value_B.max() - NEARLY)
+    return float(THRESHOLDS_B[near[_AWAY_B[near].argmin()]]), float(value_B.max())
 
 
 def score(histograms: Histograms, by: PooledBy = "lab") -> float:

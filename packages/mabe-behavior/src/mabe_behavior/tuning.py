@@ -31,7 +31,7 @@ from mabe_behavior.thresholds import Histograms, PooledBy
 SMOOTHS = (0.0, 0.2, 0.5, 1.0, 1.5, 2.5)  # seconds
 GAPS = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)
 LEASTS = (0.0, 0.1, 0.2, 0.4, 0.8, 1.5)
-BOUTS = 5  # true ones that a lab must have of an action for a threshold of its own, and at which it has half the say
+BOUTS = 10  # true ones that a lab must have of an action for a threshold of its own, and at which it has half the say
 MARGIN = 0.02  # of F that more filling and dropping must bring
 Ints = NDArray[np.int64]
 

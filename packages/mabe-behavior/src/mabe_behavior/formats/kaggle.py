@@ -125,7 +125,7 @@ def _tracks(path: Path, video: Video, strict: bool, notes: list[Note]) -> Tracks
     return tracks
 
 
-_RELAX = "; read with strict=False to leave such things out"
+_RELAX = "; --data.strict false leaves such things out"
 
 
 def _parts(column: pa.ChunkedArray, path: Path, video: Video, notes: list[Note]) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -180,7 +180,7 @@ def test_all_real_kinds_of_stray_quotes(folder: Path, texts: list[str]) -> None:
         ([(1, 2, "sniff", -1, 3)], "must start at 0 or later", []),
         (
             [(1, 2, "dance", 0, 1), (1, 2, "sniff", 0, 1), (1, 9, "sniff", 0, 1)],
-            "unknown; and 1 more; read with",
+            "unknown; and 1 more; --data.strict",
             [(0, 1)],
         ),
     ],
@@ -189,7 +189,7 @@ def test_annotations_that_cannot_be(folder: Path, rows: list, strict_message: st
     parquet(folder / "train_annotation/Lab/7.parquet", annotation(*rows))
     with pytest.raises(UserError, match=strict_message) as caught:
         kaggle.read(folder)
-    assert "strict=False" in str(caught.value) and "\n" not in str(caught.value)
+    assert "--data.strict false" in str(caught.value) and "\n" not in str(caught.value)
     notes: list[kaggle.Note] = []
     (found,) = kaggle.read(folder, strict=False, notes=notes)
     assert [row[4:] for row in found.bouts.rows] == left and "left out" in kinds(notes)

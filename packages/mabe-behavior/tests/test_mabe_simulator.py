@@ -61,10 +61,11 @@ def test_actions_are_as_rare_as_real_ones(everything: Everything) -> None:
     for lab in LABS:
         recordings = everything.of(lab)
         for action in lab.actions:
-            shares = [one.truth_T(be).mean() for one in recordings for be in one.labeled if be.action == action]
+            said = [one.annotations for one in recordings]
+            shares = [one.truth_T(be).mean() for one in said for be in one.labeled if be.action == action]
             assert 0.005 < np.mean(shares) < 0.3, (lab.name, action)
         idle = [
-            1 - np.any([one.truth_T(be) for be in one.labeled if be.agent == "mouse1"], axis=0).mean()
+            1 - np.any([one.annotations.truth_T(be) for be in one.labeled if be.agent == "mouse1"], axis=0).mean()
             for one in recordings
         ]
         assert 0.3 < np.mean(idle) < 0.85, lab.name
@@ -158,7 +159,7 @@ def test_what_is_marked_can_be_seen_in_the_tracks(
         for one in everything.of(lab)[:4]:
             for be in one.labeled:
                 if be.action == action:
-                    value, truth = _measured(one, be)[evidence], one.truth_T(be)
+                    value, truth = _measured(one, be)[evidence], one.annotations.truth_T(be)
                     yes.append(value[truth & np.isfinite(value)])
                     no.append(value[~truth & np.isfinite(value)])
         positive, negative = np.concatenate(yes), np.sort(np.concatenate(no))

@@ -15,7 +15,7 @@ from mabe_behavior.bouts import Bouts
 from mabe_behavior.simulation.labs import LABS
 from shared_core import figures
 
-pytestmark = pytest.mark.filterwarnings("error")
+pytestmark = pytest.mark.filterwarnings("error::UserWarning")
 SNIFF, REAR = Behaviour("mouse1", "mouse2", "sniff"), Behaviour("mouse2", "self", "rear")
 
 

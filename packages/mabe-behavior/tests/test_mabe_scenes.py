@@ -20,7 +20,7 @@ from mabe_behavior.simulation.bodies import PLACES, TAIL
 from mabe_behavior.tracks import Tracks
 from shared_core import figures
 
-pytestmark = pytest.mark.filterwarnings("error")
+pytestmark = pytest.mark.filterwarnings("error::UserWarning")
 CM = 20.0
 ALL = {**PLACES, **{part: (PLACES["tail_base"][0] - behind, 0.0) for part, behind in TAIL.items()}}
 

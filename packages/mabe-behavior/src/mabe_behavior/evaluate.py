@@ -162,6 +162,7 @@ def _tables(
     return {
         "Laboratories": tables.by_lab(model.score, estimates, model.estimate(), beside),
         "Actions of each laboratory": tables.by_action(model.score, model.truth, model.lab_of, fps),
+        "Actions, all laboratories": tables.by_frame(measures.frames(model.score)),
         "Bouts": tables.by_bout(found),
     }
 

@@ -59,7 +59,8 @@ def recognised(path: Path) -> str:
                 return "jabs"
             return "sleap" if "node_names" in stream else "deeplabcut"
     raise UserError(
-        f"{path}: is no tracker's file that is known by its name ({', '.join(SUFFIXES)}); say its format (--format, or the column format)"
+        f"{path}: is no tracker's file that is known by its name ({', '.join(SUFFIXES)}); say its format (--format, or "
+        "the column format)"
     )
 
 

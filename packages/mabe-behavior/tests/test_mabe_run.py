@@ -174,6 +174,8 @@ def test_tracks_of_a_file_are_predicted(home: Path, tmp_path: Path, capsys: Capt
     assert run(home, "predict", *flags) == 0
     said = submission.read(out)
     assert set(said.video.tolist()) == {"mine"} and said.stop.max() <= len(tracks)
+    assert run(home, "predict", *flags, "--animations", "2") == 0
+    assert len(list(tmp_path.glob("bout_mine_*.gif"))) == min(2, len(said))
     frames = list(csv.reader((tmp_path / "out.mine.frames.csv").read_text().splitlines()))
     assert len(frames) == len(tracks) + 1 and "mouse1 mouse2 sniff" in frames[0]
     assert run(home, "predict", *flags, "--lab", "resident") == 0

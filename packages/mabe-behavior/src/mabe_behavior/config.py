@@ -100,6 +100,7 @@ class PredictOptions(RunOptions):
     check: Path | None = Field(None, description="do not predict: check this submission against the recordings")
     frames: bool = Field(False, description="also write a table of probabilities, a row a frame, for each video")
     figures: int = Field(3, ge=0, description="ethograms to draw")
+    animations: int = Field(0, ge=0, description="bouts to show as animated GIFs, of different actions first")
     out: Path | None = Field(None, description="file to write; default: predictions/submission.csv in the run's folder")
 
 

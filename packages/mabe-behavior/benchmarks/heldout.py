@@ -28,7 +28,7 @@ from shared_core.measured import load, processor
 
 BLEND = "blend"
 SHOWN = {BLEND: BLEND, "networks": NAMES["networks"], "trees": NAMES["trees"], "untuned": NAMES["plain"]}
-ORACLE = NAMES["oracle"]
+ORACLE, LEARNED = NAMES["oracle"], "score_of_learned"
 Scores = dict[str, float]  # of each of SHOWN and the oracle
 
 
@@ -50,12 +50,14 @@ def judged(config: Config) -> Scores:
     about = json.loads(path.read_text())
     others = {name: one["score"]["value"] for name, one in about["baselines"].items()}
     scores = {BLEND: about["metrics"]["score"]["value"], "oracle": others.get(ORACLE, float("nan"))}
+    if LEARNED in about["metrics"]:  # the model knows some of the actions only
+        scores["learned"] = about["metrics"][LEARNED]["value"]
     return scores | {name: others[long] for name, long in SHOWN.items() if long in others}
 
 
 def show(found: dict[tuple[str, int], Scores], labs: Sequence[str], seeds: Sequence[int]) -> None:
     """A row a laboratory, the mean over seeds; then the means over laboratories."""
-    names = [name for name in (*SHOWN, "oracle") if all(name in scores for scores in found.values())]
+    names = [name for name in (*SHOWN, "learned", "oracle") if all(name in scores for scores in found.values())]
     print(f"{'held out':12}" + "".join(f"{name:>12}" for name in names) + f"{'of oracle':>12}")
     for lab in labs:
         values = [mean(found[lab, seed][name] for seed in seeds) for name in names]

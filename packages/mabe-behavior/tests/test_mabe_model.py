@@ -256,3 +256,14 @@ def test_errors_name_the_setting() -> None:
         Reader(2, labs=-1)
     with pytest.raises(ValueError, match="members"):
         Ensemble([])
+
+
+def test_a_reader_looks_at_the_first_columns_alone() -> None:
+    whole, part = Reader(2, lab_width=0), Reader(5, lab_width=0, seen=2)
+    mean, spread = np.arange(5.0), np.arange(1.0, 6.0)
+    whole.fit(mean[:2], spread[:2])
+    part.fit(mean, spread)
+    x, lab = torch.randn(3, 7, 5), torch.zeros(3, dtype=torch.long)
+    assert torch.equal(part(x, lab), whole(x[..., :2], lab)) and part.width == whole.width == 2
+    with pytest.raises(ValueError, match="seen: 6"):
+        Reader(5, seen=6)

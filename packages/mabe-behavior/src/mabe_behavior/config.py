@@ -93,10 +93,14 @@ class PredictOptions(RunOptions):
     identities: str | None = Field(
         None, description="which mouse is which, NAME=mouse1,NAME=mouse2: prefixes of parts, individuals or tracks"
     )
+    parts: str | None = Field(
+        None, description="what the input calls parts, NAME=nose,NAME=tail_base; NAME= leaves one out"
+    )
     lab: str | None = Field(None, description="laboratory that the input is like; default: none that was seen")
     check: Path | None = Field(None, description="do not predict: check this submission against the recordings")
     frames: bool = Field(False, description="also write a table of probabilities, a row a frame, for each video")
     figures: int = Field(3, ge=0, description="ethograms to draw")
+    animations: int = Field(0, ge=0, description="bouts to show as animated GIFs, of different actions first")
     out: Path | None = Field(None, description="file to write; default: predictions/submission.csv in the run's folder")
 
 

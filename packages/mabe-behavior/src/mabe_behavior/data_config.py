@@ -15,8 +15,10 @@ Name = Annotated[str, Field(min_length=1)]
 class Data(Section):
     """Recordings (`mabe_behavior.prepare`)."""
 
-    source: Literal["sample", "calms21", "kaggle", "mabe22"] = Field(
-        "sample", description="sample (simulated laboratories, needs nothing), or whose data lie in `path`"
+    source: Literal["sample", "calms21", "kaggle", "mabe22", "files"] = Field(
+        "sample",
+        description="sample (simulated laboratories, needs nothing), or whose data lie in `path`; files: one's own, by "
+        "a table of them (`formats.own`)",
     )
     path: Path | None = Field(None, description="folder or file of the download; only `prepare` reads it")
     name: str | None = Field(

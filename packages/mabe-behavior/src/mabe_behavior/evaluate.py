@@ -36,7 +36,7 @@ CHOSEN_HERE = (
     "folds; checkpoint, weights of networks and trees, and principal components, where features have any, were chosen "
     "on all of these recordings, so that the numbers are a little too good"
 )
-NARROW = "the score counts actions that were not learned as missed; of those that were learned alone it would be {:.3f}"
+NARROW = "the score counts actions that were not learned as missed; score_of_learned is of the others alone"
 NAMES = {
     NETWORKS: "networks alone",
     TREES_ALONE: "trees alone",
@@ -131,7 +131,7 @@ def evaluation(
     notes = [OFFICIAL, UNFINISHED if who.decided is None else TUNED if split == "test" else CHOSEN_HERE]
     learned = model.of_learned
     if learned is not None:
-        notes.append(NARROW.format(learned))
+        notes.append(NARROW)
     return {
         "checkpoint": who.name,
         "n": len(model.annotations),
@@ -141,6 +141,7 @@ def evaluation(
             "bout_f1": {"value": total.f1},
             "bouts_hit": {"value": total.hit_share},
             "bouts_right": {"value": total.right_share},
+            **({} if learned is None else {"score_of_learned": {"value": learned}}),
         },
         "baselines": {NAMES[name]: _baseline(model, one) for name, one in others.items()},
         "tables": _tables(model, others, found),
@@ -162,6 +163,7 @@ def _tables(
     return {
         "Laboratories": tables.by_lab(model.score, estimates, model.estimate(), beside),
         "Actions of each laboratory": tables.by_action(model.score, model.truth, model.lab_of, fps),
+        "Actions, all laboratories": tables.by_frame(measures.frames(model.score)),
         "Bouts": tables.by_bout(found),
     }
 

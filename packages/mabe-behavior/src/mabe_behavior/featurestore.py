@@ -100,3 +100,8 @@ class FeatureStore:
 def width(kind: str, wanted: Features) -> int:
     """Columns of the features of a kind."""
     return sets.WIDTHS[name_of(kind, wanted)]
+
+
+def now(kind: str, wanted: Features) -> int:
+    """How many of them, the first ones, are of a frame and not of a window of time."""
+    return len(sets.columns(name_of(kind, wanted)).now)

@@ -2,74 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from mabe_behavior.bouts import Bouts
 from mabe_behavior.config import PredictOptions
-from mabe_behavior.formats.camera import Camera
+from mabe_behavior.formats import trackers
+from mabe_behavior.formats.trackers import Told
 from mabe_behavior.recording import Recording
-from mabe_behavior.tracks import Tracks
 from shared_core.errors import UserError
 
-SUFFIXES = (".csv", ".h5", ".hdf5", ".json", ".npy", ".npz")
 UNKNOWN_LAB = "unknown"
 
 
 def read(path: Path, options: PredictOptions) -> list[Recording]:
     """The recordings of an input.
 
-    Raises UserError where there is none, its format is not clear, or the format does not say what has to be given.
+    Raises UserError where there is none, its format is not clear, or something must be given, or must not.
     """
     if not path.exists():
         raise UserError(f"{path}: no such file or folder")
-    name = options.format if options.format != "auto" else recognised(path)
-    if name in ("kaggle", "calms21", "mabe22"):
-        return _of_challenge(path, name)
-    files = sorted(one for one in path.iterdir() if one.suffix in SUFFIXES) if path.is_dir() else [path]
-    if not files:
-        raise UserError(f"{path}: holds no file of tracks ({', '.join(SUFFIXES)})")
+    challenge = _challenge(path) if options.format == "auto" else options.format
+    if challenge in ("kaggle", "calms21", "mabe22"):
+        for name in ("fps", "pixels_per_cm", "identities", "parts"):
+            if getattr(options, name) is not None:
+                raise UserError(f"--{name}: the data of {challenge} say it themselves; leave it out")
+        return _of_challenge(path, challenge)
+    told = Told(options.fps, options.pixels_per_cm, options.identities, options.parts)
     found = [
-        Recording(one.stem, options.lab or UNKNOWN_LAB, _tracks(one, name, options), Bouts.of([])) for one in files
+        Recording(one.stem, options.lab or UNKNOWN_LAB, trackers.read(one, options.format, told), Bouts.of([]))
+        for one in _files(path)
     ]
     if len({one.name for one in found}) < len(found):
         raise UserError(f"{path}: two files have the same name but for its ending; give a folder without copies")
     return found
 
 
-def recognised(path: Path) -> str:
-    """The format of an input, by its names and beginnings. Raises UserError where it is not clear."""
-    if path.is_dir():
-        if (path / "test.csv").is_file():
-            return "kaggle"
-        inside = sorted(one for one in path.iterdir() if one.suffix in SUFFIXES)
-        if not inside:
-            raise UserError(f"{path}: holds no file of tracks ({', '.join(SUFFIXES)})")
-        path = inside[0]
-    if path.stem.startswith("calms21"):
-        return "calms21"
-    if path.stem.startswith("mouse_triplet"):
-        return "mabe22"
-    if path.suffix == ".csv":
-        return "deeplabcut" if _begins_with(path, "scorer") else "simba"
-    if path.suffix in (".h5", ".hdf5"):
-        return _of_h5(path)
-    raise UserError(f"{path}: its format is not clear; say --format")
+def _files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    found = sorted(one for one in path.iterdir() if one.suffix.lower() in trackers.SUFFIXES)
+    if not found:
+        raise UserError(f"{path}: holds no file of tracks ({', '.join(trackers.SUFFIXES)})")
+    return found
 
 
-def _begins_with(path: Path, word: str) -> bool:
-    from mabe_behavior.formats import tracktable
-
-    return tracktable.lines(path, 1)[0].lower().startswith(word)
-
-
-def _of_h5(path: Path) -> str:
-    from mabe_behavior.formats import h5
-
-    with h5.opened(path) as stream:
-        if "poseest" in stream:
-            return "jabs"
-        return "sleap" if "node_names" in stream else "deeplabcut"
+def _challenge(path: Path) -> str:
+    """Which challenge's data these are, by their names; "" for none's."""
+    names = [path.name] if path.is_file() else [one.name for one in path.iterdir()]
+    if path.is_dir() and "test.csv" in names:
+        return "kaggle"
+    beginnings = {"calms21": "calms21_task", "mabe22": "mouse_triplet"}
+    return next((name for name, begin in beginnings.items() if any(one.startswith(begin) for one in names)), "")
 
 
 def _of_challenge(path: Path, name: str) -> list[Recording]:
@@ -77,28 +60,4 @@ def _of_challenge(path: Path, name: str) -> list[Recording]:
 
     if name == "kaggle":
         return kaggle.read(path, "test")
-    readers: dict[str, Callable[[Path], list[Recording]]] = {
-        "calms21": calms21.read,
-        "mabe22": lambda path: list(mabe22.read(path)),
-    }
-    return readers[name](path)
-
-
-def _tracks(path: Path, name: str, options: PredictOptions) -> Tracks:
-    from mabe_behavior.formats import deeplabcut, jabs, simba, sleap
-
-    if options.identities and name in ("jabs", "simba"):
-        raise UserError(f"--identities: a file of {name} says itself which mouse is which; leave it out")
-    rule = deeplabcut.identity_rule(options.identities) if options.identities else None
-    if name == "jabs":
-        fps = options.fps or jabs.FPS
-        return jabs.read(path, fps, options.pixels_per_cm)
-    for flag, value in (("fps", options.fps), ("pixels-per-cm", options.pixels_per_cm)):
-        if value is None:
-            raise UserError(f"{path}: does not say its {flag.replace('-', ' ')}; give --{flag}")
-    assert options.fps is not None and options.pixels_per_cm is not None
-    camera = Camera(options.fps, options.pixels_per_cm)
-    if name == "simba":
-        return simba.read(path, camera)[0].tracks
-    reader = sleap.read if name == "sleap" else deeplabcut.read
-    return reader(path, camera, rule)
+    return calms21.read(path) if name == "calms21" else list(mabe22.read(path))

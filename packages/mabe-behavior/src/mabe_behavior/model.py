@@ -33,6 +33,7 @@ class Kind:
 
     inputs: int
     outputs: int
+    seen: int | None = None  # of the inputs, the first so many are looked at; None: all
 
 
 class Reader(nn.Module):
@@ -40,6 +41,7 @@ class Reader(nn.Module):
 
     Args:
         features: F.
+        seen: the first so many are looked at; None: all.
         labs: that are known; their numbers are 1 .. `labs`.
         lab_width: learned numbers that stand for a lab in each frame; 0: the lab is not looked at.
         lab_dropout: the share of windows, in training, whose lab is kept from the network, so that it learns what to
@@ -54,9 +56,18 @@ class Reader(nn.Module):
     limit: torch.Tensor
 
     def __init__(
-        self, features: int, labs: int = 0, lab_width: int = 8, lab_dropout: float = 0.3, indicators: bool = False
+        self,
+        features: int,
+        labs: int = 0,
+        lab_width: int = 8,
+        lab_dropout: float = 0.3,
+        indicators: bool = False,
+        seen: int | None = None,
     ) -> None:
         super().__init__()
+        self.seen = features if seen is None else seen
+        if not 1 <= self.seen <= features:
+            raise ValueError(f"seen: {seen}; must lie in 1..{features}")
         if labs < 0 or lab_width < 0:
             raise ValueError(f"labs, lab_width: {labs}, {lab_width}; must be 0 or more")
         if not 0 <= lab_dropout <= 1:
@@ -68,7 +79,7 @@ class Reader(nn.Module):
         self.lab_embedding = nn.Embedding(labs + 1, lab_width) if lab_width else None
         if self.lab_embedding is not None:
             nn.init.zeros_(self.lab_embedding.weight)  # labs are alike until training finds what sets them apart
-        self.width = features * (2 if indicators else 1) + lab_width
+        self.width = self.seen * (2 if indicators else 1) + lab_width
 
     def fit(self, mean_F: ArrayLike, spread_F: ArrayLike, limit: float = LIMIT) -> None:
         """Take over what training frames have (`features.scaling.Scaling`).
@@ -93,8 +104,9 @@ class Reader(nn.Module):
 
     def forward(self, x_BTF: torch.Tensor, lab_B: torch.Tensor) -> torch.Tensor:
         """(B, T, `width`). `x_BTF`: missing values are NaN or infinite."""
-        seen = x_BTF.isfinite()
-        scaled = ((x_BTF.float() - self.mean_F) / self.spread_F).clamp(-self.limit, self.limit)
+        x_BTF = x_BTF[..., : self.seen]
+        seen, mean_F, spread_F = x_BTF.isfinite(), self.mean_F[: self.seen], self.spread_F[: self.seen]
+        scaled = ((x_BTF.float() - mean_F) / spread_F).clamp(-self.limit, self.limit)
         parts = [torch.where(seen, scaled, 0.0)]  # 0 is the mean
         if self.indicators:
             parts.append((~seen).to(scaled.dtype))
@@ -141,7 +153,10 @@ class Behaviours(nn.Module):
             raise ValueError(f"network: {network!r}; must be one of {', '.join(NETWORKS)}")
         self.outputs = {name: kind.outputs for name, kind in kinds.items()}
         self.readers = nn.ModuleDict(
-            {name: Reader(kind.inputs, labs, lab_width, lab_dropout, indicators) for name, kind in kinds.items()}
+            {
+                name: Reader(kind.inputs, labs, lab_width, lab_dropout, indicators, kind.seen)
+                for name, kind in kinds.items()
+            }
         )
         self.networks = nn.ModuleDict(
             {name: NETWORKS[network](self.readers[name].width, kind.outputs, **options) for name, kind in kinds.items()}

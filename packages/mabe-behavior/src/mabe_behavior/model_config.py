@@ -23,6 +23,11 @@ class Model(Section):
     stages: int = Field(1, ge=1, description="tcn: each refines what the one before says")
     heads: int = Field(4, ge=1, description="conv_transformer: of its attention")
     kernel: int = Field(15, ge=3, description="conv_transformer: frames of its convolutions; odd")
+    columns: Literal["all", "now"] = Field(
+        "all",
+        description="which features networks look at: now leaves out statistics over time, which they can compute "
+        "themselves; trees always see all",
+    )
     dropout: float = Field(0.3, ge=0, lt=1)
     indicators: bool = Field(True, description="also tell the network which values are missing")
     lab_width: int = Field(8, ge=0, description="numbers that stand for a laboratory; 0: it is not told")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from mabe_behavior.outcome import Outcome
 from mabe_behavior.recording import Recording, file_name
 
 ETHOGRAMS = 2
+Row = tuple[str, str, str, str, int, int]  # of `Bouts.rows`
 LONG_ENOUGH = 0.5  # seconds of a bout that is shown
 MOST_CONFUSED = 20  # actions
 
@@ -46,6 +48,26 @@ def of_prediction(recordings: Sequence[Recording], said: Bouts, folder: Path) ->
     ]
 
 
+def animated(recordings: Sequence[Recording], said: Bouts, most: int, folder: Path) -> list[Path]:
+    """GIFs of some bouts: of each action the median one by length, then the next ones."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tracks = {one.name: one.tracks for one in recordings}
+    of_action: dict[str, list[Row]] = {}
+    for row in sorted(said.rows, key=lambda row: (row[5] - row[4]) / tracks[row[0]].fps):
+        of_action.setdefault(row[3], []).append(row)
+    turns = itertools.zip_longest(*(_from_the_middle(of_action[action]) for action in sorted(of_action)))
+    chosen = [row for turn in turns for row in turn if row is not None][:most]
+    paths = []
+    for row in chosen:
+        name = f"bout_{file_name(row[0])}_{row[3]}_{row[1]}_{row[2]}_{row[4]}.gif"
+        paths.append(scenes.animation(tracks[row[0]], row, folder / name))
+    return paths
+
+
+def _from_the_middle(rows: Sequence[Row]) -> list[Row]:
+    return [rows[k] for k in sorted(range(len(rows)), key=lambda k: abs(k - len(rows) // 2))]
+
+
 def ethogram(one: Recording, said: Bouts, path: Path, truth: Bouts | None) -> Path:
     """What was annotated and predicted in a recording."""
     labeled: Sequence[Behaviour] = one.labeled
@@ -75,10 +97,10 @@ def _richest(truth: Bouts) -> list[str]:
     return sorted(names, key=lambda name: (-kinds[name], -int((truth.video == name).sum())))
 
 
-def _bout(model: Outcome) -> tuple[str, str, str, str, int, int] | None:
+def _bout(model: Outcome) -> Row | None:
     """Of the predicted bouts of one animal to another that last long enough, the median one by length."""
 
-    def seconds(row: tuple[str, str, str, str, int, int]) -> float:
+    def seconds(row: Row) -> float:
         return (row[5] - row[4]) / model.annotations[row[0]].fps
 
     found = [row for row in model.said.rows if seconds(row) >= LONG_ENOUGH and row[2] != "self"]

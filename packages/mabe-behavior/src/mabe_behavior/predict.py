@@ -42,6 +42,10 @@ def run(app: App, config: Config, options: PredictOptions) -> int:
         from mabe_behavior import pictures
 
         pictures.of_prediction(recordings[: options.figures], bouts, out.parent)
+    if options.animations:
+        from mabe_behavior import pictures
+
+        pictures.animated(recordings, bouts, options.animations, out.parent)
     message(f"{out}: {len(bouts):,} bouts in {len(recordings):,} recordings")
     return 0
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mabe_behavior.data_config import Data
+from mabe_behavior.formats import own
 from mabe_behavior.recording import Recording
 from shared_core import progress
 from shared_core.errors import UserError
@@ -21,6 +22,8 @@ def origin(data: Data) -> dict[str, Path | str]:
     if data.source == "kaggle":
         found = [path / name for name in ("train.csv", "train_tracking", "train_annotation")]
         return {one.name: one for one in found if one.exists() or one.suffix}
+    if data.source == "files":
+        return dict(own.sources(path))
     return {"download": path}
 
 
@@ -33,6 +36,8 @@ def each(data: Data) -> Iterator[Recording]:
         yield from _simulated(data)
     elif data.source == "kaggle":
         yield from _kaggle(data)
+    elif data.source == "files":
+        yield from (one for one in own.each(_path(data)) if not data.labs or one.lab in data.labs)
     else:
         yield from _whole(data)
 

@@ -13,6 +13,19 @@ Rows = list[dict[str, Any]]
 NOTHING = ""  # of a share of nothing
 
 
+class FrameCounts(Protocol):
+    """How many frames of an action were found."""
+
+    @property
+    def hit(self) -> int: ...  # there and said
+
+    @property
+    def missed(self) -> int: ...
+
+    @property
+    def invented(self) -> int: ...
+
+
 class BoutCounts(Protocol):
     """How many bouts of an action were found."""
 
@@ -85,6 +98,19 @@ def by_lab(
         rows.append(row | {what: round(of[lab], 3) if lab in of else NOTHING for what, (of, _) in others.items()})
     last = {"lab": "mean", "actions": NOTHING, name: mean.as_dict() if mean is not None else round(score.value, 3)}
     return [*rows, last | {what: round(value, 3) for what, (_, value) in others.items()}]
+
+
+def by_frame(found: Mapping[str, FrameCounts]) -> Rows:
+    """Each action's frames over all labs: what share of what is said is there, and of what is there is said."""
+    return [
+        {
+            "action": action,
+            "precision": _share(one.hit, one.hit + one.invented),
+            "recall": _share(one.hit, one.hit + one.missed),
+            "F1": _share(2 * one.hit, 2 * one.hit + one.missed + one.invented),
+        }
+        for action, one in sorted(found.items())
+    ]
 
 
 def by_bout(found: Mapping[str, BoutCounts]) -> Rows:

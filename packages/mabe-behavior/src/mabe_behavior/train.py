@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from mabe_behavior import judging, model, objectives
+from mabe_behavior import featurestore, judging, model, objectives
 from mabe_behavior.config import Config
 from mabe_behavior.data import Material
 from mabe_behavior.examples import Cutter, Piece, Windows
@@ -155,7 +155,10 @@ def shares(pieces: Sequence[Piece]) -> torch.Tensor:
 def build_model(config: Config, found: Vocabulary, widths: dict[str, int]) -> Ensemble:
     """The networks of a configuration, freshly initialised: the same for the same seed."""
     softmax = config.model.output == "softmax"
-    kinds = {kind: Kind(widths[kind], len(found.classes(kind)) + softmax) for kind in found.kinds}
+    seen = {
+        kind: featurestore.now(kind, config.features) if config.model.columns == "now" else None for kind in found.kinds
+    }
+    kinds = {kind: Kind(widths[kind], len(found.classes(kind)) + softmax, seen[kind]) for kind in found.kinds}
     members = []
     for fold in range(config.split.members):
         with seeded(derive(config.seed, "model", fold)):

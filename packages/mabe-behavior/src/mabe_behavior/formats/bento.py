@@ -40,7 +40,8 @@ def read(
 
     Args:
         video: its name; None: the file's.
-        pairs: channel -> (agent, target); a channel that it lacks is an error. None: all are mouse1's to mouse2. What
+        pairs: channel -> (agent, target); a channel that it lacks is an error. None: those named
+            AGENT_TARGET, as `write` names them, say it, all others are mouse1's to mouse2. What
             a mouse does alone has the target `self`.
         fps: None: the file's, or 30 where it has none, as BENTO does.
 
@@ -53,7 +54,7 @@ def read(
     for number, channel, action, cells in found.lines:
         if pairs is not None and channel not in pairs:
             raise UserError(f"{path}: line {number}: channel {channel!r} is none of {', '.join(pairs)}; see pairs")
-        agent, target = PAIR if pairs is None else pairs[channel]
+        agent, target = _pair(channel) if pairs is None else pairs[channel]
         first, last = (_frame(cell, rate, seconds, f"{path}: line {number}") for cell in cells[:2])
         if not 1 <= first <= last:
             raise UserError(
@@ -90,6 +91,13 @@ def write(path: Path, bouts: Bouts, fps: float, frames: int, movie: str = "") ->
             text.append("")
         text.append("")
     files.atomic_write(path, "\n".join(text))
+
+
+def _pair(channel: str) -> tuple[str, str]:
+    try:
+        return channels([channel])[channel]
+    except ValueError:
+        return PAIR
 
 
 def channels(names: Sequence[str]) -> dict[str, tuple[str, str]]:

@@ -445,6 +445,20 @@ def test_a_submission_of_a_trackers_file_is_valid(home: Path, tmp_path: Path, ca
     assert "leave it out" in error(capsys)
 
 
+def test_one_model_is_judged_on_its_fold(home: Path, tmp_path: Path) -> None:
+    """A plain validation split: recordings of other folds have no predictions, and count for nothing."""
+    shutil.copytree(home / "data", tmp_path / "data")
+    one = ("--split.folds", "3", "--split.models", "1")
+    assert run(tmp_path, "train", *one) == 0
+    flags = ("--run", str(of_run(tmp_path)))
+    for split in ("folds", "test"):
+        assert run(tmp_path, "evaluate", *flags, "--split", split, tiny=False) == 0
+    who, material = trained(tmp_path)
+    about = evaluation(tmp_path, "folds")
+    assert len(who.model) == 1 and about["n"] == (material.parts.fold == 0).sum() < len(material.parts.train)
+    assert any("too good" in note for note in about["notes"])
+
+
 @pytest.mark.slow
 def test_two_processes_train_one_run(home: Path, tmp_path: Path) -> None:
     """What both found of the training recordings is what one finds with the same weights."""

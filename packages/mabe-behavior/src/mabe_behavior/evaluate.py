@@ -31,6 +31,10 @@ TUNED = (
     "of the training recordings"
 )
 UNFINISHED = "training has not finished: these are the networks alone, at thresholds of 0.5"
+TUNED_HERE = (
+    "there is a model of one fold alone: these are the recordings of that fold, on which checkpoint, weights of "
+    "networks and trees, thresholds and all else were chosen; the numbers are too good"
+)
 CHOSEN_HERE = (
     "each recording is judged by the model that did not learn from it, and by rules that were fitted to the other "
     "folds; checkpoint, weights of networks and trees, and principal components, where features have any, were chosen "
@@ -88,8 +92,9 @@ def _bouts(given: list[Stream], rules: Rules) -> Bouts:
 
 
 def _numbers(material: Material, split: str) -> list[int]:
-    """Of a part's recordings."""
-    return (material.parts.test if split == "test" else material.parts.train).tolist()
+    """Of a part's recordings; of those that train, the ones of a fold that has a model."""
+    parts = material.parts
+    return (parts.test if split == "test" else parts.train[parts.fold < material.config.split.members]).tolist()
 
 
 def _said(who: Trained, material: Material, split: str) -> tuple[subject.Said, list[int]]:
@@ -101,9 +106,9 @@ def _said(who: Trained, material: Material, split: str) -> tuple[subject.Said, l
 
 
 def _ruled(who: Trained, material: Material, given: list[Stream], name: str, split: str) -> Bouts:
-    """Bouts by the rules of a part of the model; in training recordings by rules fitted to the other folds."""
+    """Bouts by the rules of a part of the model; in training recordings by rules fitted to the other folds, if any."""
     assert who.decided is not None
-    if split == "test":
+    if split == "test" or who.config.split.members == 1:
         return _bouts(given, who.decided.rules[name])
     folds = zip(material.parts.train.tolist(), material.parts.fold.tolist(), strict=True)
     return tuning.crossfitted(given, {material.rows[number]["name"]: str(fold) for number, fold in folds})
@@ -128,7 +133,8 @@ def evaluation(
     figures = pictures.of_evaluation(who.run.figures, split, model, others.get("oracle"), recording)
     found = measures.found(model.truth, model.said, model.labeled)
     total = measures.total(found)
-    notes = [OFFICIAL, UNFINISHED if who.decided is None else TUNED if split == "test" else CHOSEN_HERE]
+    here = CHOSEN_HERE if who.config.split.members > 1 else TUNED_HERE
+    notes = [OFFICIAL, UNFINISHED if who.decided is None else TUNED if split == "test" else here]
     learned = model.of_learned
     if learned is not None:
         notes.append(NARROW)

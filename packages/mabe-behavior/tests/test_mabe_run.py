@@ -481,3 +481,12 @@ def test_two_processes_train_one_run(home: Path, tmp_path: Path) -> None:
         found = task.evaluate(task.model.eval(), runtime)
     for name in ("val/score", "val/loss"):
         assert found[name] == pytest.approx(rows[-1][name], rel=1e-5)
+
+
+def test_without_any_true_bout_rules_are_plain(home: Path) -> None:
+    who, material = trained(home)
+    said = subject.out_of_fold(who, material, who.forests)[NETWORKS]
+    nothing = [dataclasses.replace(one, y_TK=np.zeros_like(one.truth_TK)) for one in said]
+    found = saved.decide(who.config, {NETWORKS: nothing}, ["sniff", "rear"])
+    assert set(found.rules[saved.BLEND].pooled) == {"sniff", "rear"}
+    assert {rule.threshold for rule in found.rules[saved.BLEND].pooled.values()} == {0.5}

@@ -151,7 +151,7 @@ def rules(config: Config, streams: list[Stream], actions: Collection[str]) -> Ru
 
     That is so where a single fold has it: the model that did not see the fold does not know the action.
     """
-    if not config.decision.tune:
+    if not config.decision.tune or not any((one.truth_TK == 1).any() for one in streams):
         return tuning.plain(actions)
     found = tuning.fit(streams)
     return replace(found, pooled={**tuning.plain(actions).pooled, **found.pooled})

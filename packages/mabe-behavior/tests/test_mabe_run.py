@@ -20,7 +20,7 @@ from mabe_behavior import metric, saved, streams, subject, submission, train
 from mabe_behavior.__main__ import APP, main
 from mabe_behavior.config import Config
 from mabe_behavior.data import Material
-from mabe_behavior.formats import calms21
+from mabe_behavior.formats import calms21, mabe22
 from mabe_behavior.saved import NETWORKS, TREES_ALONE
 from mabe_behavior.simulation import labs, simulator
 from mabe_behavior.subject import Trained
@@ -490,3 +490,21 @@ def test_without_any_true_bout_rules_are_plain(home: Path) -> None:
     found = saved.decide(who.config, {NETWORKS: nothing}, ["sniff", "rear"])
     assert set(found.rules[saved.BLEND].pooled) == {"sniff", "rear"}
     assert {rule.threshold for rule in found.rules[saved.BLEND].pooled.values()} == {0.5}
+
+
+def test_mabe22_is_prepared_and_predicted(home: Path, tmp_path: Path, capsys: Capture) -> None:
+    """Its clips have no behaviours to learn from: the set says so, and a model trained elsewhere answers."""
+    clips = {}
+    for seed in range(2):
+        tracks = simulator.simulate(labs.lab("three"), seed, 6.0).tracks.of_parts(mabe22.PARTS).filled(10.0)
+        clips[f"clip{seed}"] = {"keypoints": np.nan_to_num(tracks.xy_TAPX[:150]), "annotations": np.zeros((1, 150))}
+    (tmp_path / "download").mkdir()
+    path = tmp_path / "download" / "mouse_triplet_train.npy"
+    np.save(path, np.array({"sequences": clips, "vocabulary": ["chases"]}, dtype=object), allow_pickle=True)
+    assert run(tmp_path, "prepare", "--source", "mabe22", "--data", str(path.parent), tiny=False) == 0
+    assert "2 recordings of 1 laboratory" in capsys.readouterr().err
+    assert run(tmp_path, "train", "--source", "mabe22", tiny=False) == 2
+    assert "no recording has annotations" in error(capsys)
+    who, _ = trained(home)
+    said = who.asked(mabe22.read(path), judged=False)[NETWORKS]
+    assert {one.agent for one in said} == {"mouse1", "mouse2", "mouse3"} and all(len(one) == 150 for one in said)

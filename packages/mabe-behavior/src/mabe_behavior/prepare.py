@@ -162,6 +162,7 @@ def _tell(folder: Path, counts: dict[str, Any]) -> None:
     sizes = counts["splits"]
     parts = sizes.get("none") or ", ".join(f"{name} {count:,}" for name, count in sizes.items())
     progress.message(
-        f"{folder}: {counts['recordings']:,} recordings of {len(counts['labs'])} laboratories, {hours:.1f} hours, "
+        f"{folder}: {counts['recordings']:,} recordings of {len(counts['labs'])} laborator"
+        f"{'ies' if len(counts['labs']) > 1 else 'y'}, {hours:.1f} hours, "
         f"{bouts:,} bouts; {parts}"
     )

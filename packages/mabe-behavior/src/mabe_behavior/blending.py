@@ -48,14 +48,14 @@ class Weights:
         return asdict(self)
 
     @classmethod
-    def of_dict(cls, data: object, where: str = "weights") -> Weights:
+    def of_dict(cls, data: object) -> Weights:
         """What `as_dict` was taken of. Raises UserError for anything else."""
         if not isinstance(data, dict) or set(data) != {"pair", "alone"}:
-            raise UserError(f"{where}: must have pair and alone; was it written by this package?")
+            raise UserError("weights: must have pair and alone; was it written by this package?")
         try:
             return cls(**data)
         except ValueError as error:
-            raise UserError(f"{where}.{error}") from error
+            raise UserError(f"weights.{error}") from error
 
 
 def blend(network: NDArray[Any], trees: NDArray[Any], weight: float) -> Floats:

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mabe_behavior import contest, metric, postprocessing, streams, thresholds
+from mabe_behavior import contest, postprocessing, streams, thresholds
 from mabe_behavior.bouts import Bouts, joined, runs
 from mabe_behavior.postprocessing import Rule, Rules, smoothed
 from mabe_behavior.streams import Stream
@@ -191,10 +191,3 @@ def crossfitted(given: Sequence[Stream], part_of: Mapping[str, str], **options: 
         mine = [one for one in given if part_of[one.video] == part]
         found.append(postprocessing.apply_all(mine, rules, streams.labeled(mine)))
     return joined(found)
-
-
-def score(given: Sequence[Stream], predicted: Bouts) -> float:
-    """The official score of bouts against the streams' truth; 0 for no bout. Raises ValueError as `metric.score`."""
-    if not len(predicted):
-        return 0.0
-    return metric.score(streams.truth(given), predicted, streams.labs(given), streams.labeled(given)).value

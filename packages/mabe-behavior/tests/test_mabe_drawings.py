@@ -137,12 +137,9 @@ def test_a_short_bout_in_a_long_recording_can_be_seen(tmp_path: Path) -> None:
     assert (np.abs(columns - (full.min() + full.max()) / 2) < 4).sum() > 5
 
 
-def test_a_span_shows_that_part_alone(tmp_path: Path) -> None:
-    truth = bouts((SNIFF, 0, 100), (REAR, 250, 350))
-    path = drawn(tmp_path, truth, Bouts.of([]), (SNIFF, REAR), span=(20.0, 40.0))
-    assert not len(where(path, palette.colour("sniff"))[0]) and len(where(path, palette.colour("rear"))[0]) > 500
-    with pytest.raises(ValueError, match="span 40 to 20 seconds; must be of some length"):
-        drawn(tmp_path, truth, truth, (SNIFF,), span=(40.0, 20.0))
+def test_a_video_without_time_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="seconds: 0; must be above 0"):
+        drawn(tmp_path, None, Bouts.of([]), (SNIFF,), seconds=0.0)
 
 
 def test_of_many_rows_those_with_most_are_drawn(tmp_path: Path) -> None:

@@ -20,13 +20,16 @@ def tracks(xy_TAPX: np.ndarray, parts: tuple[str, ...] = STD7) -> Tracks:
     return Tracks(10 * xy_TAPX.astype(np.float32), animals, parts, 30.0, 10.0)
 
 
+def landmarks_of(given_tracks: Tracks) -> landmarks.Body:
+    """Of the first animal."""
+    return landmarks.bodies(given_tracks, {"mouse1": landmarks.parts_seen(given_tracks, "mouse1")}).of(0)
+
+
 def test_landmarks_are_parts_or_lie_between_parts() -> None:
-    body = landmarks.body(tracks(UPWARDS[None, None]), "mouse1")
+    body = landmarks_of(tracks(UPWARDS[None, None]))
     assert body.at("nose")[0] == pytest.approx([0, -4]) and body.at("tail")[0] == pytest.approx([0, 3])
     assert body.at("center")[0] == pytest.approx([0, 2 / 3])  # of neck and hips
-    few = landmarks.body(
-        tracks(UPWARDS[None, None, [0, 1, 2, 6]], ("head", "ear_left", "ear_right", "tail_base")), "mouse1"
-    )
+    few = landmarks_of(tracks(UPWARDS[None, None, [0, 1, 2, 6]], ("head", "ear_left", "ear_right", "tail_base")))
     assert few.at("nose")[0] == pytest.approx([0, -4])  # the head
     assert few.at("neck")[0] == pytest.approx([0, -3])  # between the ears
     assert few.at("center")[0] == pytest.approx([0, 0])  # between the ears and the tail
@@ -36,17 +39,17 @@ def test_landmarks_are_parts_or_lie_between_parts() -> None:
 def test_what_stands_for_a_landmark_does_not_change_within_a_recording() -> None:
     xy = np.repeat(UPWARDS[None, None], 3, axis=0)
     xy[1, 0, 3] = np.nan  # the neck, for a frame
-    body = landmarks.body(tracks(xy), "mouse1")
+    body = landmarks_of(tracks(xy))
     assert np.isnan(body.at("neck")[:, 0]).tolist() == [False, True, False]
     xy[:, 0, 3] = np.nan  # for ever
-    assert landmarks.body(tracks(xy), "mouse1").at("neck")[1] == pytest.approx([0, -3])
+    assert landmarks_of(tracks(xy)).at("neck")[1] == pytest.approx([0, -3])
 
 
 @settings(deadline=None)  # the first call compiles
 @given(st.floats(-np.pi, np.pi), st.floats(-50, 50), st.floats(-50, 50))
 def test_places_in_the_own_frame_turn_and_move_along(angle: float, x: float, y: float) -> None:
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    body = landmarks.body(tracks((UPWARDS @ turn.T + [x, y])[None, None]), "mouse1")
+    body = landmarks_of(tracks((UPWARDS @ turn.T + [x, y])[None, None]))
     points = np.array([[0, -10 + 2 / 3], [3, 2 / 3], [-2, 4 + 2 / 3]]) @ turn.T + [x, y]
     found = egocentric.frame(body).places(points[None])[0]
     assert found == pytest.approx(np.array([[10, 0], [0, 3], [-4, -2]]), abs=1e-4)  # ahead, right, behind to the left

@@ -44,11 +44,12 @@ def test_a_point_on_a_circle_moves_as_it_must(fps: float, radius: float, turns: 
     v, a = kinematics.velocity(xy, fps), kinematics.acceleration(xy, fps)
     assert kinematics.speed(xy, fps)[inner] == pytest.approx(radius * rate, rel=0.06)
     assert length(a)[inner] == pytest.approx(radius * rate**2, rel=0.06)
-    assert length(kinematics.jerk(xy, fps))[inner] == pytest.approx(radius * rate**3, rel=0.1)
-    assert kinematics.curving(v, a, slowest=1e-9)[inner] == pytest.approx(rate, rel=0.06)
+    assert length(kinematics.jerk(xy, fps, kinematics.SECONDS))[inner] == pytest.approx(radius * rate**3, rel=0.1)
+    fast = (radius * rate) ** 2 / ((radius * rate) ** 2 + kinematics.SLOW**2)
+    assert kinematics.curving(v, a)[inner] == pytest.approx(fast * rate, rel=0.06)
     assert kinematics.turning(xy - 40, fps)[inner] == pytest.approx(rate, rel=0.06)
     assert (cross(xy - 40, v)[inner] > 0).all()  # clockwise on the screen
-    ahead = np.unwrap(kinematics.heading(v)[inner])
+    ahead = np.unwrap(np.arctan2(v[inner, 1], v[inner, 0]))
     assert np.diff(ahead) * fps == pytest.approx(rate, rel=1e-3)
 
 

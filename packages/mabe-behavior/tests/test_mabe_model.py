@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from mabe_behavior import objectives
-from mabe_behavior.features.scaling import Scaling
 from mabe_behavior.model import NETWORKS, Behaviours, Ensemble, Kind, Reader, learned_from, stages
 
 KINDS = {"pair": Kind(6, 3), "alone": Kind(4, 2)}
@@ -29,16 +28,19 @@ def spoken(model: Behaviours) -> Behaviours:
 
 
 @pytest.mark.parametrize("indicators", [False, True])
-def test_features_are_scaled_as_in_the_tables(indicators: bool) -> None:
+def test_features_are_scaled_kept_within_limits_and_never_missing(indicators: bool) -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(2, 50, 4)).astype(np.float32) * 9
     x[rng.random(x.shape) < 0.2] = np.nan
     x[0, 0, 0], x[1, 1, 1] = np.inf, -np.inf
-    scaling = Scaling(rng.normal(size=4), rng.uniform(0.1, 3, 4), limit=2.5)
+    mean, spread = rng.normal(size=4), rng.uniform(0.1, 3, 4)
     reader = Reader(4, lab_width=0, indicators=indicators)
-    reader.fit(scaling.mean_F, scaling.spread_F, scaling.limit)
+    reader.fit(mean, spread, limit=2.5)
     found = reader(torch.from_numpy(x), torch.zeros(2, dtype=torch.long))
-    expected = scaling.apply(x.reshape(-1, 4), indicators).reshape(2, 50, -1)
+    seen = np.isfinite(x)
+    expected = np.where(seen, np.clip((x - mean) / spread, -2.5, 2.5), 0)
+    if indicators:
+        expected = np.concatenate((expected, ~seen), axis=-1)
     assert found.shape[-1] == reader.width
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-4, atol=1e-5)
 

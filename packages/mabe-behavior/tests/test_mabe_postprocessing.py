@@ -177,17 +177,20 @@ def test_rules_are_kept_as_they_are() -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (None, "r: must map names"),
-        ({"pooled": {}}, "r: has pooled; must have"),
-        ({"pooled": {"attack": {"threshold": 0.5}}, "labs": {}, "silent": {}}, "r.pooled.attack: must have threshold"),
-        ({"pooled": {"attack": 0.5}, "labs": {}, "silent": {}}, "r.pooled.attack: must map"),
-        ({"pooled": {}, "labs": {"a": []}, "silent": {}}, "r.labs.a: must map"),
-        ({"pooled": {}, "labs": {}, "silent": {"a": "attack"}}, "r.silent.a: must be a list"),
+        (None, "rules: must map names"),
+        ({"pooled": {}}, "rules: has pooled; must have"),
+        (
+            {"pooled": {"attack": {"threshold": 0.5}}, "labs": {}, "silent": {}},
+            "attack: must have threshold",
+        ),
+        ({"pooled": {"attack": 0.5}, "labs": {}, "silent": {}}, "rules.pooled.attack: must map"),
+        ({"pooled": {}, "labs": {"a": []}, "silent": {}}, "rules.labs.a: must map"),
+        ({"pooled": {}, "labs": {}, "silent": {"a": "attack"}}, "rules.silent.a: must be a list"),
     ],
 )
 def test_damaged_rules(damage: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        Rules.of_dict(damage, "r")
+        Rules.of_dict(damage)
 
 
 @pytest.mark.parametrize(

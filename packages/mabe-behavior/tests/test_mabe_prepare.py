@@ -11,6 +11,7 @@ import pytest
 
 from mabe_behavior import division, duplicates, prepare, store
 from mabe_behavior.data_config import Data, Split
+from mabe_behavior.recording import Recording
 from mabe_behavior.simulation import labs, simulator
 from shared_core import prepared
 from shared_core.errors import UserError
@@ -25,6 +26,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return found
 
 
+def recordings(folder: Path) -> list[Recording]:
+    return [store.read(folder, number, row) for number, row in enumerate(store.index(folder))]
+
+
 def test_a_sample_is_what_the_simulator_makes(folder: Path) -> None:
     made = [
         simulator.simulate(lab, number, 6.0)
@@ -32,7 +37,7 @@ def test_a_sample_is_what_the_simulator_makes(folder: Path) -> None:
         if lab.name in SAMPLE.labs
         for number in range(SAMPLE.sample_videos)
     ]
-    found = list(store.each(folder))
+    found = recordings(folder)
     assert [one.name for one in found] == [one.name for one in made]
     for one, other in zip(found, made, strict=True):
         assert np.array_equal(one.tracks.xy_TAPX, other.tracks.xy_TAPX, equal_nan=True)
@@ -68,7 +73,7 @@ def test_a_damaged_file_is_named(folder: Path, tmp_path: Path) -> None:
 
 def test_counts_are_those_of_the_recordings(folder: Path) -> None:
     counts = prepared.read_manifest(folder)["counts"]
-    found = list(store.each(folder))
+    found = recordings(folder)
     assert counts["recordings"] == len(found) == 9
     for name, of in counts["labs"].items():
         mine = [one for one in found if one.lab == name]

@@ -116,7 +116,7 @@ def test_lasting_is_closing_then_dropping(active: list[bool], least: int, bridge
     for one, group in groupby(closed):
         length = len(list(group))
         expected += [one and length >= least] * length
-    assert rules.lasting(np.array(active), float(least), float(bridge), 1.0).tolist() == expected
+    assert rules.lasting(np.array(active), least / RATE, bridge / RATE).tolist() == expected
 
 
 @pytest.fixture(scope="module")

@@ -134,11 +134,6 @@ def test_a_part_that_no_mouse_has() -> None:
         parts.named("wing")
 
 
-def test_sides_change_places() -> None:
-    names = ("nose", "ear_left", "ear_right", "hip_left")
-    assert parts.mirrored(names) == [0, 2, 1, 3]
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [

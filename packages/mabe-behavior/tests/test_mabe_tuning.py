@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 
 from mabe_behavior import blending, contest, metric, postprocessing, streams, thresholds, tuning
 from mabe_behavior.blending import Weights, blend
+from mabe_behavior.bouts import Bouts
 from mabe_behavior.postprocessing import Rule, Rules
 from mabe_behavior.streams import Stream
+from mabe_behavior.thresholds import Histograms
 from shared_core.errors import UserError
 
 ACTIONS = ("attack", "chase", "mount", "sniff")
@@ -46,6 +48,43 @@ def made(
     return found
 
 
+def counted(given_streams: list[Stream]) -> Histograms:
+    found = Histograms()
+    for stream in given_streams:
+        found.add(stream, stream.p_TK)
+    return found
+
+
+def labs_of(given_streams: list[Stream]) -> dict[str, str]:
+    return {one.video: one.lab for one in given_streams}
+
+
+def score(given_streams: list[Stream], said: Bouts) -> float:
+    """The official one."""
+    looked = streams.labeled(given_streams)
+    return metric.score(streams.truth(given_streams), said, labs_of(given_streams), looked).value
+
+
+def official(given_streams: list[Stream], rules: Rules) -> float:
+    """The score of what rules say; 0 for nothing."""
+    said = postprocessing.apply_all(given_streams, rules, streams.labeled(given_streams))
+    return score(given_streams, said) if len(said) else 0.0
+
+
+def of_mount(given_streams: list[Stream]) -> list[Stream]:
+    """What they have of one action by itself, where there is any."""
+    found = [
+        Stream(s.video, s.lab, s.agent, s.target, ("mount",), s.p_TK[:, [2]], s.fps, s.truth_TK[:, [2]])
+        for s in given_streams
+        if not s.alone
+    ]
+    return streams.counted(found)
+
+
+def untuned(given_streams: list[Stream]) -> float:
+    return official(given_streams, tuning.plain({action for one in given_streams for action in one.actions}))
+
+
 probabilities = st.lists(st.tuples(st.floats(0, 1, width=32), st.sampled_from([-1, 0, 1])), min_size=1, max_size=60)
 
 
@@ -55,7 +94,7 @@ def test_f_at_every_threshold_at_once(of_streams: Any) -> None:
         Stream(str(k), "lab", "mouse1", "mouse2", ("sniff",), [[p] for p, _ in rows], 30.0, [[y] for _, y in rows])
         for k, rows in enumerate(of_streams)
     ]
-    histograms = thresholds.of_streams(given_streams)
+    histograms = counted(given_streams)
     pairs = [(float(np.float32(p)), y) for rows in of_streams for p, y in rows if y != -1]
     if not pairs:
         assert histograms.count == {}
@@ -79,14 +118,13 @@ def test_the_best_threshold_is_the_one_nearest_to_a_half_of_those_worth_as_much(
     assert thresholds.best(np.ones(256))[0] == pytest.approx(0.5, abs=0.003)
 
 
-def test_pooling_by_lab_and_by_frame() -> None:
+def test_pooled_f_is_the_mean_over_labs_however_large() -> None:
     large = Stream("1", "a", "mouse1", "mouse2", ("sniff",), np.full((90, 1), 0.2), 30.0, np.ones((90, 1)))
     p_TK = np.repeat([[0.2], [0.8]], 5, axis=0)
     small = Stream("2", "b", "mouse1", "mouse2", ("sniff",), p_TK, 30.0, p_TK > 0.5)
-    histograms = thresholds.of_streams([large, small])
+    histograms = counted([large, small])
     at = [int(np.searchsorted(thresholds.THRESHOLDS_B, p)) for p in (0.1, 0.5)]
-    assert histograms.pooled_B("sniff", "lab")[at] == pytest.approx([(1 + 10 / 15) / 2, 0.5])
-    assert histograms.pooled_B("sniff", "frame")[at] == pytest.approx([190 / 195, 10 / 100])
+    assert histograms.pooled_B("sniff")[at] == pytest.approx([(1 + 10 / 15) / 2, 0.5])
 
 
 def test_score_of_histograms_is_the_official_one() -> None:
@@ -94,10 +132,9 @@ def test_score_of_histograms_is_the_official_one() -> None:
     given_streams = made(actions=("attack",), unknown=False) + made(
         actions=("rear",), target="self", seed=1, unknown=False
     )
-    histograms = thresholds.of_streams(given_streams)
-    rules = Rules({name: Rule(thresholds.best(histograms.pooled_B(name, "lab"))[0]) for name in ("attack", "rear")})
-    official = tuning.score(given_streams, postprocessing.apply_all(given_streams, rules))
-    assert thresholds.score(histograms) == pytest.approx(official)
+    histograms = counted(given_streams)
+    rules = Rules({name: Rule(thresholds.best(histograms.pooled_B(name))[0]) for name in ("attack", "rear")})
+    assert thresholds.score(histograms) == pytest.approx(official(given_streams, rules))
 
 
 @pytest.fixture(scope="module")
@@ -108,32 +145,20 @@ def noisy() -> list[Stream]:
 def test_tuning_pays_on_videos_that_it_has_not_seen(noisy: list[Stream]) -> None:
     rules = tuning.fit(noisy)
     fresh = made(24, 900, seed=100) + made(24, 900, seed=107, actions=("rear", "selfgroom"), target="self")
-    gain = tuning.gain(fresh, rules)
-    assert gain.tuned > gain.plain + 0.2
-    looked = streams.labeled(fresh)
+    tuned = official(fresh, rules)
+    assert tuned > untuned(fresh) + 0.2
     no_smoothing = tuning.fit(noisy, smooths=[0.0], gaps=[0.0], leasts=[0.0])
-    assert gain.tuned > 0.05 + tuning.score(fresh, postprocessing.apply_all(fresh, no_smoothing, looked))
+    assert tuned > 0.05 + official(fresh, no_smoothing)
 
 
-@pytest.mark.parametrize("pooled_by", ["lab", "frame"])
-def test_each_step_is_the_best_of_its_kind(noisy: list[Stream], pooled_by: Any) -> None:
+def test_each_step_is_the_best_of_its_kind(noisy: list[Stream]) -> None:
     """The chosen threshold, gap and least against a loop over all, of one action by itself."""
     options: Any = dict(smooths=[0.2, 0.5], gaps=[0.0, 0.5], leasts=[0.0, 0.4])
-    alone = [
-        Stream(s.video, s.lab, s.agent, s.target, ("mount",), s.p_TK[:, [2]], s.fps, s.truth_TK[:, [2]])
-        for s in noisy
-        if not s.alone and (s.truth_TK[:, 2] == 1).any()
-    ]
-    (rule,) = tuning.fit(alone, pooled_by, per_lab=False, passes=0, **options).pooled.values()
+    alone = of_mount(noisy)
+    (rule,) = tuning.fit(alone, per_lab=False, passes=0, **options).pooled.values()
 
     def value(one: Rule) -> float:
-        found = metric.score(
-            streams.truth(alone),
-            postprocessing.apply_all(alone, Rules({"mount": one})),
-            streams.labs(alone) if pooled_by == "lab" else dict.fromkeys(streams.labs(alone), "all"),
-            streams.labeled(alone),
-        )
-        return found.value
+        return official(alone, Rules({"mount": one}))
 
     raw = {(t, s): value(Rule(t, s)) for t in thresholds.THRESHOLDS_B[40:220:4] for s in options["smooths"]}
     assert value(Rule(rule.threshold, rule.smooth)) >= max(raw.values()) - thresholds.NEARLY - 1e-9
@@ -151,7 +176,7 @@ def test_labs_with_enough_bouts_have_thresholds_of_their_own() -> None:
         low, high = (rules.of(lab, action) for lab in ("lab1", "lab0"))
         assert low is not None and high is not None and low.threshold < high.threshold
         assert low.smooth == high.smooth == rules.pooled[action].smooth
-    own, pooled = (tuning.gain(shifted, tuning.fit(shifted, per_lab=per_lab)).tuned for per_lab in (True, False))
+    own, pooled = (official(shifted, tuning.fit(shifted, per_lab=per_lab)) for per_lab in (True, False))
     assert own > pooled + 0.01
 
 
@@ -197,17 +222,10 @@ def short() -> list[Stream]:
 @pytest.mark.parametrize("gap", [0.0, 0.1, 1.0])
 @pytest.mark.parametrize("least", [0.0, 0.2, 0.5])
 def test_f_of_cleaned_bouts_is_the_official_one(short: list[Stream], gap: float, least: float) -> None:
-    mount = [
-        Stream(one.video, one.lab, one.agent, one.target, ("mount",), one.p_TK[:, [2]], one.fps, one.truth_TK[:, [2]])
-        for one in short
-    ]
-    mount = streams.counted(mount)
+    mount = of_mount(short)
     rule = Rule(0.25, 0.1, gap, least)
-    said = postprocessing.apply_all(mount, Rules({"mount": rule}), streams.labeled(mount))
     found = tuning._Runs.of(mount, "mount", rule)
-    assert found._f(gap, least, "lab") == pytest.approx(tuning.score(mount, said))
-    as_one = metric.score(streams.truth(mount), said, dict.fromkeys(streams.labs(mount), "all"), streams.labeled(mount))
-    assert found._f(gap, least, "frame") == pytest.approx(as_one.value)
+    assert found._f(gap, least) == pytest.approx(official(mount, Rules({"mount": rule})))
 
 
 @pytest.mark.parametrize("gap", [0.1, 1.0])
@@ -215,11 +233,11 @@ def test_the_contest_scores_as_the_metric_does(short: list[Stream], noisy: list[
     for given_streams in (short, noisy):
         fitted = tuning.fit(given_streams, passes=0, gaps=[gap], leasts=[0.2])
         groups = contest._groups(given_streams, fitted)
-        assert contest._score(groups) == pytest.approx(tuning.gain(given_streams, fitted).tuned, abs=1e-12)
+        assert contest._score(groups) == pytest.approx(official(given_streams, fitted), abs=1e-12)
         # an action's factor, first as a trial, then for good; then that of another
         pooled, *labs = (contest._scaled(of, {"sniff": 0.5}) for of in (fitted.pooled, *fitted.labs.values()))
         changed = Rules(pooled, dict(zip(fitted.labs, labs, strict=True)))
-        expected = tuning.gain(given_streams, changed).tuned
+        expected = official(given_streams, changed)
         assert contest._score(groups, "sniff", 0.5) == pytest.approx(expected, abs=1e-12)
         for group in groups:
             group.take("sniff", 0.5)
@@ -237,7 +255,7 @@ def test_the_contest_raises_what_takes_others_frames() -> None:
     given_streams = [Stream("v", "lab", "mouse1", "mouse2", ("attack", "sniff"), p_TK, 30.0, y_TK)]
     start = Rules({"attack": Rule(0.65), "sniff": Rule(0.58)})
     settled = contest.settled(given_streams, start, 3)
-    before, after = (tuning.gain(given_streams, rules).tuned for rules in (start, settled))
+    before, after = (official(given_streams, rules) for rules in (start, settled))
     assert before < 0.5 and after == 1.0
     assert contest.settled(given_streams, start, 0) == start
     assert all(0 < rule.threshold <= 1 for rule in settled.pooled.values())
@@ -245,31 +263,26 @@ def test_the_contest_raises_what_takes_others_frames() -> None:
 
 def test_crossfitting_leaves_the_part_out(noisy: list[Stream]) -> None:
     pairs = [one for one in noisy if not one.alone]
-    labs = streams.labs(pairs)
+    labs = labs_of(pairs)
     found = tuning.crossfitted(pairs, labs, passes=1)
     rest = tuning.fit([one for one in pairs if one.lab != "lab1"], passes=1)
     assert rest.of("lab1", "sniff") == rest.pooled["sniff"]
     mine = [one for one in pairs if one.lab == "lab1"]
     expected = postprocessing.apply_all(mine, rest, streams.labeled(mine))
     assert [row for row in found.rows if labs[row[0]] == "lab1"] == expected.rows
-    assert tuning.score(pairs, found) > tuning.gain(pairs, rest).plain
+    assert score(pairs, found) > untuned(pairs)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (dict(given=[]), "no video has a true bout"),
-        (dict(given=made(1, 50), pooled_by="video"), "pooled_by: 'video'; must be lab or frame"),
         (dict(given=made(1, 50), gaps=[]), "gaps: is empty"),
     ],
 )
 def test_what_cannot_be_tuned(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         tuning.fit(**options)
-
-
-def test_score_of_nothing_is_0() -> None:
-    assert tuning.score(made(1, 100), postprocessing.apply_all(made(1, 100), Rules({}))) == 0.0
 
 
 shares = st.integers(0, 128).map(lambda k: k / 128)  # 1 less such a share is exact
@@ -292,23 +305,21 @@ def test_a_blend_is_the_geometric_mean_of_odds() -> None:
     assert blend([0.8], [0.2], 0.75)[0] == pytest.approx(2 / 3)  # odds 4^0.75 * 4^-0.25 = 2
 
 
-@pytest.mark.parametrize("by", ["f", "log_loss"])
-def test_weights_follow_the_better_model(by: Any) -> None:
+def test_weights_follow_the_better_model() -> None:
     good = made(noise=0.3) + made(seed=1, noise=0.3, actions=("rear",), target="self", unknown=False)
     noise = np.random.default_rng(0)
     useless = [one.said(noise.random(one.p_TK.shape)) for one in good]
-    for_good, against = blending.fit(good, useless[::-1], by), blending.fit(useless, good, by)
+    for_good, against = blending.fit(good, useless[::-1]), blending.fit(useless, good)
     assert min(for_good.pair, for_good.alone) >= 0.7 and max(against.pair, against.alone) <= 0.3
     # of pairs the network is good, of animals alone the trees; in any order
     mixed = [one if not one.alone else other for one, other in zip(good, useless, strict=True)]
     others = [one if one.alone else other for one, other in zip(good, useless, strict=True)]
-    weights = blending.fit(mixed, others, by)
+    weights = blending.fit(mixed, others)
     assert weights.pair >= 0.7 and weights.alone <= 0.3
-    assert blending.fit(good, good, by) == Weights(0.5, 0.5)
+    assert blending.fit(good, good) == Weights(0.5, 0.5)
 
 
-@pytest.mark.parametrize("by", ["f", "log_loss"])
-def test_two_models_with_noise_of_their_own_are_better_together(by: Any) -> None:
+def test_two_models_with_noise_of_their_own_are_better_together() -> None:
     truth = made(20)
     rng = np.random.default_rng(5)
 
@@ -317,12 +328,12 @@ def test_two_models_with_noise_of_their_own_are_better_together(by: Any) -> None
         return [one.said((1 / (1 + np.exp(-z_TK))).astype(np.float32)) for one, z_TK in zip(truth, z, strict=True)]
 
     network, trees = seen(), seen()
-    weight = blending.fit(network, trees, by).pair
+    weight = blending.fit(network, trees).pair
     assert 0.3 <= weight <= 0.7
     scores = []
     for w in (0.0, weight, 1.0):
         blended = blending.blend_all(network, trees, Weights(w, w))
-        scores.append(thresholds.score(thresholds.of_streams(blended)))
+        scores.append(thresholds.score(counted(blended)))
     assert scores[1] > max(scores[0], scores[2]) + 0.05
 
 
@@ -340,8 +351,6 @@ def test_streams_of_two_models_must_match() -> None:
     shorter = Stream(one.video, one.lab, one.agent, one.target, one.actions, one.p_TK[:-1], one.fps, one.y_TK[:-1])
     with pytest.raises(ValueError, match="same actions and frames"):
         blending.fit([one], [shorter])
-    with pytest.raises(ValueError, match="by: 'auc'"):
-        blending.fit([one], [one], "auc")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="shape"):
         blend([0.5], [0.5, 0.5], 0.5)
     with pytest.raises(ValueError, match=r"weight: 1\.5"):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
 from typing import NamedTuple
 
 from shared_core.errors import UserError
@@ -73,8 +72,3 @@ def behaviour(text: str, where: str = "behaviour") -> Behaviour:
     if target == agent:
         target = SELF
     return Behaviour(agent, target, action)
-
-
-def texts(behaviours: Iterable[Behaviour]) -> str:
-    """The JSON list that `labeled` reads."""
-    return json.dumps([str(one) for one in behaviours])

@@ -10,19 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mabe_behavior import streams, thresholds
 from mabe_behavior.postprocessing import smoothed
-from mabe_behavior.streams import UNKNOWN, Stream
+from mabe_behavior.streams import Stream
 from mabe_behavior.thresholds import Histograms
 from shared_core.errors import UserError
 
 Floats = NDArray[np.float32]
-By = Literal["f", "log_loss"]
 FLOOR = 1e-6  # probabilities are kept this far from 0 and 1 where their log-odds are taken
 GRID = tuple(float(w) for w in np.linspace(0, 1, 21).round(2))
 SMOOTH = 0.5  # seconds, before F is taken: trees judge frames one by one, and smoothing helps them more
@@ -49,14 +48,14 @@ class Weights:
         return asdict(self)
 
     @classmethod
-    def of_dict(cls, data: object, where: str = "weights") -> Weights:
+    def of_dict(cls, data: object) -> Weights:
         """What `as_dict` was taken of. Raises UserError for anything else."""
         if not isinstance(data, dict) or set(data) != {"pair", "alone"}:
-            raise UserError(f"{where}: must have pair and alone; was it written by this package?")
+            raise UserError("weights: must have pair and alone; was it written by this package?")
         try:
             return cls(**data)
         except ValueError as error:
-            raise UserError(f"{where}.{error}") from error
+            raise UserError(f"weights.{error}") from error
 
 
 def blend(network: NDArray[Any], trees: NDArray[Any], weight: float) -> Floats:
@@ -79,31 +78,26 @@ def blend_all(network: Sequence[Stream], trees: Sequence[Stream], weights: Weigh
     return [ours.said(blend(ours.p_TK, theirs.p_TK, weights.of(ours))) for ours, theirs in _matched(network, trees)]
 
 
-def fit(network: Sequence[Stream], trees: Sequence[Stream], by: By = "f", grid: Sequence[float] = GRID) -> Weights:
-    """The weights from a grid that are best on out-of-fold predictions, of models that saw none of these videos.
+def fit(network: Sequence[Stream], trees: Sequence[Stream]) -> Weights:
+    """The weights of `GRID` that are best on out-of-fold predictions, of models that saw none of these videos.
+
+    Best is the score's mean over labs and actions of F, each action with its best threshold and lightly smoothed.
 
     Args:
         network, trees: the same streams with truth, in any order.
-        by: "f", the score's mean over labs and actions of F, each action with its best threshold and lightly smoothed;
-            or "log_loss", over all frames and actions that were looked for.
 
     Of weights as good the one nearest to 1/2 is taken; a kind without any true bout gets 1/2.
 
-    Raises ValueError for an unknown `by`, an empty grid, streams without truth, or other streams in one than the other.
+    Raises ValueError for streams without truth, or other streams in one than the other.
     """
-    if by not in ("f", "log_loss"):
-        raise ValueError(f"by: {by!r}; must be f or log_loss")
-    if not len(grid):
-        raise ValueError("grid: is empty; must have weights from 0 to 1")
     videos = {one.video for one in streams.counted(network)}
     both = [(ours, theirs) for ours, theirs in _matched(network, trees) if ours.video in videos]
-    ordered = sorted(grid, key=lambda weight: abs(weight - 0.5))
+    ordered = sorted(GRID, key=lambda weight: abs(weight - 0.5))
     found = {}
     for kind in ("pair", "alone"):
         mine = [pair for pair in both if pair[0].alone == (kind == "alone")]
         if any((ours.truth_TK == 1).any() for ours, _ in mine):
-            values = _scores(mine, ordered) if by == "f" else _likelihoods(mine, ordered)
-            found[kind] = ordered[int(np.argmax(values))]
+            found[kind] = ordered[int(np.argmax(_scores(mine, ordered)))]
     return Weights(**found)
 
 
@@ -126,16 +120,6 @@ def _scores(both: Sequence[tuple[Stream, Stream]], grid: Sequence[float]) -> lis
         for weight, one in zip(grid, histograms, strict=True):
             one.add(ours, smoothed(blend(ours.p_TK, theirs.p_TK, weight), ours.fps, seconds))
     return [thresholds.score(one) for one in histograms]
-
-
-def _likelihoods(both: Sequence[tuple[Stream, Stream]], grid: Sequence[float]) -> list[float]:
-    total = np.zeros(len(grid))
-    for ours, theirs in both:
-        known = ours.truth_TK != UNKNOWN
-        sign = np.where(ours.truth_TK[known] == 1, 1.0, -1.0)
-        one, other = _log_odds(ours.p_TK[known]), _log_odds(theirs.p_TK[known])
-        total -= [np.logaddexp(0, -sign * (weight * one + (1 - weight) * other)).sum() for weight in grid]
-    return total.tolist()
 
 
 def _log_odds(p: Floats) -> NDArray[np.float64]:

@@ -40,7 +40,6 @@ def ethogram(
     video: str,
     fps: float,
     seconds: float,
-    span: tuple[float, float] | None = None,
     title: str = "",
 ) -> Path:
     """What was annotated and predicted in a video over time, a row for each agent, target and action.
@@ -52,15 +51,13 @@ def ethogram(
         labeled: what was looked for; predictions of anything else are grey. Empty: everything.
         fps: frames a second of the bouts' frames.
         seconds: of the video.
-        span: from when to when to draw, in seconds; by default all of it.
 
-    Raises ValueError for a span that is none, or no time.
+    Raises ValueError for no time.
     """
-    begin, end = span or (0.0, seconds)
-    if not begin < end:
-        raise ValueError(f"span {begin:g} to {end:g} seconds; must be of some length")
+    if not seconds > 0:
+        raise ValueError(f"seconds: {seconds:g}; must be above 0")
     tables = {"annotated": truth, "predicted": predicted} if truth is not None else {"predicted": predicted}
-    edges = np.linspace(begin, end, COLUMNS + 1)
+    edges = np.linspace(0.0, seconds, COLUMNS + 1)
     found = {
         name: coverage(table.take(table.video == video), fps, edges)
         for name, table in tables.items()
@@ -77,11 +74,11 @@ def ethogram(
             for name, bars in found.items():
                 if row in bars:
                     low, high = (_TRUE if name == "annotated" else _SAID) if truth is not None else (0.15, 0.85)
-                    _bar(axes, bars[row], colour, (begin, end, place + 1 - high, place + 1 - low))
+                    _bar(axes, bars[row], colour, (0.0, seconds, place + 1 - high, place + 1 - low))
         for place in range(1, len(rows)):
             same = rows[place][:2] == rows[place - 1][:2]
             axes.axhline(place, color=GRID, linewidth=0.5 if same else 1.4)
-        axes.set(xlim=(begin, end), ylim=(max(len(rows), 1), 0), aspect="auto", xlabel="seconds")
+        axes.set(xlim=(0, seconds), ylim=(max(len(rows), 1), 0), aspect="auto", xlabel="seconds")
         axes.set_yticks(np.arange(len(rows)) + 0.5, [_named(row) for row in rows], fontsize=SMALL + 0.5)
         for text, row in zip(axes.get_yticklabels(), rows, strict=True):
             text.set_color(INK if row in looked_for else "#8b949e")
@@ -94,15 +91,12 @@ def ethogram(
     return path
 
 
-def confusion(
-    matrix: ArrayLike, names: Sequence[str], path: Path, *, unit: str = "frames", title: str = "", caption: str = ""
-) -> Path:
+def confusion(matrix: ArrayLike, names: Sequence[str], path: Path) -> Path:
     """What is taken for what: of each true behaviour (row) the share in % that was said to be each (column).
 
     Args:
-        matrix: (N, N) counts, rows the truth.
+        matrix: (N, N) frames, rows the truth.
         names: of rows and columns, 2 to 20; "none" among them as any other.
-        unit: what is counted.
 
     Raises ValueError for a matrix of another shape.
     """
@@ -112,11 +106,11 @@ def confusion(
         raise ValueError(f"confusion matrix of shape {count_NN.shape}; must be ({n}, {n}), as there are {n} names")
     total_N = count_NN.sum(axis=1)
     share_NN = count_NN / np.maximum(total_N, 1)[:, None]
-    caption = caption or f"Of each true behaviour the % that was said to be each; on the left, how many {unit}."
+    caption = "Of each true behaviour the % that was said to be each; on the left, how many frames."
     few = n <= 6
     cell = 0.62 if few else 0.44 if n <= 9 else 0.3
     size = (figures.WIDTH, 1.35 + cell * n)
-    with figures.figure(path, title or "What is taken for what", caption, size, "chart") as drawn:
+    with figures.figure(path, "What is taken for what", caption, size, "chart") as drawn:
         axes = drawn.subplots()
         axes.imshow(share_NN, cmap="Blues", vmin=0, vmax=1, aspect="auto")
         axes.grid(False)
@@ -133,7 +127,7 @@ def confusion(
         axes.set_xticks(range(n), names, rotation=45 if tilted else 0, ha="right" if tilted else "center")
         axes.set_yticks(range(n), [f"{name}  {total:,}" for name, total in zip(names, total_N, strict=True)])
         axes.tick_params(labelsize=9 if n <= 9 else 8)
-        axes.set(xlabel="predicted", ylabel=f"true, {unit}")
+        axes.set(xlabel="predicted", ylabel="true, frames")
     return path
 
 
@@ -145,9 +139,6 @@ def labs(
     path: Path,
     *,
     marks: Mapping[str, ArrayLike] | None = None,
-    title: str = "",
-    caption: str = "",
-    xlabel: str = "F1 by frame, mean over actions",
 ) -> Path:
     """The score of each lab with its interval, below each other, beside what else is known of the lab.
 
@@ -167,7 +158,8 @@ def labs(
         raise ValueError(f"marks: {', '.join(marks or ())}; must be {len(MARKERS)} at most")
     y = np.arange(len(names))
     size = (figures.WIDTH, 1.35 + 0.32 * len(names))
-    with figures.figure(path, title or "Score of each lab", caption or _INTERVALS, size, "chart") as drawn:
+    caption = "Bars: 95 % intervals of the model's score."
+    with figures.figure(path, "Score of each lab", caption, size, "chart") as drawn:
         axes = drawn.subplots()
         axes.hlines(y, columns["low"], columns["high"], color=COLOURS[0], linewidth=7, alpha=0.3)
         axes.plot(columns["score"], y, "o", color=COLOURS[0], markersize=6.5, label="model", zorder=3)
@@ -175,7 +167,7 @@ def labs(
             hollow: dict[str, Any] = {} if marker == "x" else {"markerfacecolor": "white"}
             axes.plot(columns[name], y, marker, color=colour, markersize=5.5, label=name, **hollow)
         axes.set_yticks(y, names)
-        axes.set(xlabel=xlabel, ylim=(len(names) - 0.4, -0.6))
+        axes.set(xlabel="F1 by frame, mean over actions", ylim=(len(names) - 0.4, -0.6))
         axes.grid(axis="y", visible=False)
         axes.margins(x=0.06)
         for place, value in enumerate(columns["score"]):
@@ -183,9 +175,6 @@ def labs(
             axes.text(1.02, place, text, transform=axes.get_yaxis_transform(), va="center", fontsize=9)
         drawn.legend(loc="outside lower center", ncols=5, fontsize=8.5)
     return path
-
-
-_INTERVALS = "Bars: 95 % intervals of the model's score."
 
 
 def coverage(table: Bouts, fps: float, edges: Doubles) -> dict[Behaviour, Doubles]:

@@ -15,7 +15,7 @@ from mabe_behavior import metric
 from mabe_behavior.actions import Behaviour
 from mabe_behavior.bouts import Bouts
 from mabe_behavior.formats import calms21 as files
-from mabe_behavior.metric import Counts, Score
+from mabe_behavior.metric import NO_FRAMES, Counts, Score
 from mabe_behavior.streams import UNKNOWN, Stream
 from shared_core.intervals import Estimate
 
@@ -24,34 +24,12 @@ Ints = NDArray[np.int64]
 NONE = "none"  # no action
 
 
-@dataclass(frozen=True)
-class Frames:
-    """What an action's frames were worth. A share of nothing is 0."""
-
-    hit: int  # there and said
-    missed: int  # there, not said
-    invented: int  # said, not there
-
-    @property
-    def precision(self) -> float:
-        return self.hit / max(self.hit + self.invented, 1)
-
-    @property
-    def recall(self) -> float:
-        return self.hit / max(self.hit + self.missed, 1)
-
-    @property
-    def f1(self) -> float:
-        return 2 * self.hit / max(2 * self.hit + self.missed + self.invented, 1)
-
-
-def frames(score: Score) -> dict[str, Frames]:
+def frames(score: Score) -> dict[str, Counts]:
     """Of each action, over the frames of all labs that the official score counts."""
-    found: dict[str, Frames] = {}
+    found: dict[str, Counts] = {}
     for of_lab in score.counts.values():
         for action, count in of_lab.items():
-            one = found.get(action, Frames(0, 0, 0))
-            found[action] = Frames(one.hit + count.hit, one.missed + count.missed, one.invented + count.invented)
+            found[action] = found.get(action, NO_FRAMES) + count
     return dict(sorted(found.items()))
 
 
@@ -94,7 +72,7 @@ def calms21(y_T: ArrayLike, p_TC: ArrayLike, said_T: ArrayLike | None = None) ->
     for action in files.ACTIONS:
         k = files.VOCABULARY[action]
         there, found = y == k, said == k
-        f1[action] = Frames(int((there & found).sum()), int((there & ~found).sum()), int((found & ~there).sum())).f1
+        f1[action] = Counts(int((there & found).sum()), int((there & ~found).sum()), int((found & ~there).sum())).f1
         ap[action] = average_precision(there, p[:, k])
     return Calms21(f1, ap)
 
@@ -142,24 +120,18 @@ def total(found: Mapping[str, Found]) -> Found:
     return Found(*(sum(getattr(one, name) for one in found.values()) for name in names))
 
 
-def found(
-    truth: Bouts, predicted: Bouts, labeled: Mapping[str, Collection[Behaviour]], overlap: float = 0.5
-) -> dict[str, Found]:
+def found(truth: Bouts, predicted: Bouts, labeled: Mapping[str, Collection[Behaviour]]) -> dict[str, Found]:
     """Of each action, how many bouts were found.
 
     A bout is a stretch of frames without a gap, of one video, agent, target and action. A true and a predicted one are
-    matched where their intersection over union is `overlap` or more, each with one other at most, and as many as can
+    matched where their intersection over union is a half or more, each with one other at most, and as many as can
     be. Besides, each side is judged alone, as vassi does (Nührenberg et al. 2025), which gives a bout the category that
     overlaps it longest; here at least half of its frames must have its own.
 
     Args:
         labeled: what was looked for in each video; predictions of anything else do not count. Other than in the
             official score, those in a video without true bouts do.
-
-    Raises ValueError for an `overlap` that is not above 0 and 1 at most.
     """
-    if not 0 < overlap <= 1:
-        raise ValueError(f"overlap: {overlap}; must be above 0, and 1 at most")
     looked = {(video, *one) for video, of in labeled.items() for one in of}
     counted = predicted.take(np.array([row[:4] in looked for row in predicted.rows], bool))
     keys = {key: k for k, key in enumerate(sorted({row[:4] for row in (*truth.rows, *counted.rows)}))}
@@ -168,7 +140,7 @@ def found(
     i, j, shared = _overlaps(one, other)
     (start_1, stop_1), (start_2, stop_2) = one, other
     length_1, length_2 = stop_1 - start_1, stop_2 - start_2
-    close = shared / (length_1[i] + length_2[j] - shared) >= overlap
+    close = 2 * shared >= length_1[i] + length_2[j] - shared
     matched = _matching(i[close], j[close], len(start_1), len(start_2))
     hit = 2 * np.bincount(i, shared, len(start_1)) >= length_1
     right = 2 * np.bincount(j, shared, len(start_2)) >= length_2
@@ -266,7 +238,6 @@ def interval(
     lab_of: Mapping[str, str],
     labeled: Mapping[str, Collection[Behaviour]],
     resamples: int = 1000,
-    seed: int = 0,
     recording_of: Mapping[str, str] | None = None,
 ) -> Estimate:
     """The official score with a 95 % percentile bootstrap interval over recordings, drawn anew within each lab.
@@ -281,7 +252,7 @@ def interval(
 
     Raises ValueError as `metric.score` does, and for fewer than one resample.
     """
-    one = _draws(truth, predicted, lab_of, labeled, resamples, seed, recording_of)
+    one = _draws(truth, predicted, lab_of, labeled, resamples, recording_of)
     return one.estimate(one.value, one.values_R)
 
 
@@ -292,14 +263,13 @@ def difference(
     lab_of: Mapping[str, str],
     labeled: Mapping[str, Collection[Behaviour]],
     resamples: int = 1000,
-    seed: int = 0,
     recording_of: Mapping[str, str] | None = None,
 ) -> Estimate:
     """The score less that of other predictions of the same videos, both on the same draws of recordings.
 
     Arguments, errors and what the interval is for: as of `interval`.
     """
-    one, two = (_draws(truth, said, lab_of, labeled, resamples, seed, recording_of) for said in (predicted, other))
+    one, two = (_draws(truth, said, lab_of, labeled, resamples, recording_of) for said in (predicted, other))
     return one.estimate(one.value - two.value, one.values_R - two.values_R)
 
 
@@ -323,16 +293,15 @@ def _draws(
     lab_of: Mapping[str, str],
     labeled: Mapping[str, Collection[Behaviour]],
     resamples: int,
-    seed: int,
     recording_of: Mapping[str, str] | None,
 ) -> _Draws:
-    """The same draws for the same truth and seed, whatever is predicted."""
+    """The same draws for the same truth, whatever is predicted."""
     if resamples < 1:
         raise ValueError(f"resamples: {resamples}; must be 1 or more")
     videos = set(truth.video.tolist())
     whole = metric.score(truth, predicted, lab_of, labeled)
     of_video = metric.score(truth, predicted, {video: video for video in videos}, labeled).counts
-    rng, values_R = np.random.default_rng(seed), np.zeros(resamples)
+    rng, values_R = np.random.default_rng(0), np.zeros(resamples)
     count = single = 0
     for lab in sorted(whole.counts):
         mine = sorted(video for video in videos if lab_of[video] == lab)

@@ -1,6 +1,6 @@
 """The score of the Kaggle challenge "MABe: Social Action Recognition in Mice" (2025), exactly, by intervals.
 
-Of every lab and action F-beta over frames, pooled over all videos, agents and targets; of every lab the mean over its
+Of every lab and action F1 over frames, pooled over all videos, agents and targets; of every lab the mean over its
 actions; the mean over labs. What follows from the rules is kept, also where it surprises:
 
 * predictions of a video without any true bout are dropped;
@@ -33,11 +33,16 @@ class Counts:
     missed: int
     invented: int
 
-    def f(self, beta: float = 1.0) -> float:
-        """F-beta; 0 where there is no frame at all."""
-        weighted = (1 + beta**2) * self.hit
-        all_of_it = weighted + beta**2 * self.missed + self.invented
-        return weighted / all_of_it if all_of_it else 0.0
+    @property
+    def f1(self) -> float:
+        """0 where there is no frame at all."""
+        return 2 * self.hit / max(2 * self.hit + self.missed + self.invented, 1)
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(self.hit + other.hit, self.missed + other.missed, self.invented + other.invented)
+
+
+NO_FRAMES = Counts(0, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -45,12 +50,11 @@ class Score:
     """The score with what it is the mean of."""
 
     counts: Mapping[str, Mapping[str, Counts]]  # lab -> action
-    beta: float = 1.0
 
     @property
     def actions(self) -> dict[str, dict[str, float]]:
-        """lab -> action -> F."""
-        return {lab: {name: one.f(self.beta) for name, one in of.items()} for lab, of in self.counts.items()}
+        """lab -> action -> F1."""
+        return {lab: {name: one.f1 for name, one in of.items()} for lab, of in self.counts.items()}
 
     @property
     def labs(self) -> dict[str, float]:
@@ -67,7 +71,6 @@ def score(
     predicted: Bouts,
     lab_of: Mapping[str, str],
     labeled: Mapping[str, Collection[Behaviour]],
-    beta: float = 1.0,
 ) -> Score:
     """The score of predictions.
 
@@ -96,13 +99,10 @@ def score(
     lab_K = [lab_of[video] for video in both.video[first_K].tolist()]
     found: dict[str, dict[str, Counts]] = {}
     for k, (lab, action) in enumerate(zip(lab_K, both.action[first_K].tolist(), strict=True)):
-        before = found.setdefault(lab, {}).get(action, Counts(0, 0, 0))
-        found[lab][action] = Counts(
-            before.hit + int(sweep.hit_K[k]),
-            before.missed + int(sweep.missed_K[k]),
-            before.invented + int(sweep.invented_K[k]),
-        )
-    return Score(found, beta)
+        more = Counts(int(sweep.hit_K[k]), int(sweep.missed_K[k]), int(sweep.invented_K[k]))
+        of_lab = found.setdefault(lab, {})
+        of_lab[action] = of_lab.get(action, NO_FRAMES) + more
+    return Score(found)
 
 
 def _counted(

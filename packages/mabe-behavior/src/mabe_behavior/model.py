@@ -21,7 +21,7 @@ from mabe_behavior.convtransformer import ConvTransformer
 from mabe_behavior.tcn import TCN
 
 NETWORKS: dict[str, type[nn.Module]] = {"conv_bilstm": ConvBiLSTM, "tcn": TCN, "conv_transformer": ConvTransformer}
-LIMIT = 8.0  # as in `features.scaling`
+LIMIT = 8.0  # in spreads; a derivative of a point that jumps can be any number
 POOLED = 0  # the lab of those that were not trained with
 
 Logits = torch.Tensor | list[torch.Tensor]  # of the only stage, or of each

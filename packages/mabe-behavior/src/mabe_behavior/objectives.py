@@ -17,7 +17,6 @@ UNKNOWN = -1
 def binary(
     logits_BTK: torch.Tensor,
     y_BTK: torch.Tensor,
-    positive_weight_K: torch.Tensor | None = None,
     smoothing: float = 0.0,
     focal_gamma: float = 0.0,
 ) -> torch.Tensor:
@@ -26,7 +25,6 @@ def binary(
     Args:
         logits_BTK: of each action.
         y_BTK: labels.
-        positive_weight_K: what the part of the loss counts that wants an action to be seen; None: 1.
         smoothing: e makes the labels e / 2 and 1 - e / 2.
         focal_gamma: each loss is multiplied by |y - p|^gamma: the focal loss (Lin et al. 2017, arXiv:1708.02002), in
             the form that takes labels between 0 and 1 (Li et al. 2020, arXiv:2006.04388, equation 3).
@@ -37,10 +35,7 @@ def binary(
     logits_BTK = _wide(logits_BTK)
     annotated = y_BTK >= 0
     truth = y_BTK.clamp(min=0).to(logits_BTK.dtype)
-    weight_K = None if positive_weight_K is None else positive_weight_K.to(logits_BTK)
-    loss = functional.binary_cross_entropy_with_logits(
-        logits_BTK, truth + smoothing * (0.5 - truth), pos_weight=weight_K, reduction="none"
-    )
+    loss = functional.binary_cross_entropy_with_logits(logits_BTK, truth + smoothing * (0.5 - truth), reduction="none")
     if focal_gamma:
         # at 0 the power has no finite slope for a gamma below 1
         loss = loss * (truth - logits_BTK.sigmoid()).abs().clamp(min=1e-6) ** focal_gamma

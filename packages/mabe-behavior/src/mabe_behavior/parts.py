@@ -63,10 +63,3 @@ def named(part: str, where: str = "bodypart") -> str:
     if found not in PARTS:
         raise UserError(f"{where}: {part!r} is no body part that is known; must be one of {', '.join(PARTS[:20])}, ...")
     return found
-
-
-def mirrored(parts: tuple[str, ...]) -> list[int]:
-    """For each part the place of its counterpart on the other side: its own for those of the middle."""
-    other = {"left": "right", "right": "left"}
-    swapped = [re.sub(r"left$|right$", lambda side: other[side.group()], part) for part in parts]
-    return [parts.index(name) if name in parts else place for place, name in enumerate(swapped)]

@@ -75,19 +75,19 @@ class Rules:
         }
 
     @classmethod
-    def of_dict(cls, data: object, where: str = "rules") -> Rules:
+    def of_dict(cls, data: object) -> Rules:
         """What `as_dict` was taken of. Raises UserError for anything else."""
-        parts = _mapping(data, where)
+        parts = _mapping(data, "rules")
         if set(parts) != {"pooled", "labs", "silent"}:
-            raise UserError(f"{where}: has {', '.join(sorted(parts)) or 'nothing'}; must have pooled, labs and silent")
-        labs = _mapping(parts["labs"], f"{where}.labs")
-        silent = _mapping(parts["silent"], f"{where}.silent")
+            raise UserError(f"rules: has {', '.join(sorted(parts)) or 'nothing'}; must have pooled, labs and silent")
+        labs = _mapping(parts["labs"], "rules.labs")
+        silent = _mapping(parts["silent"], "rules.silent")
         for lab, actions in silent.items():
             if not isinstance(actions, list) or not all(isinstance(action, str) for action in actions):
-                raise UserError(f"{where}.silent.{lab}: must be a list of actions")
+                raise UserError(f"rules.silent.{lab}: must be a list of actions")
         return cls(
-            _rules(parts["pooled"], f"{where}.pooled"),
-            {lab: _rules(of, f"{where}.labs.{lab}") for lab, of in labs.items()},
+            _rules(parts["pooled"], "rules.pooled"),
+            {lab: _rules(of, f"rules.labs.{lab}") for lab, of in labs.items()},
             {lab: tuple(actions) for lab, actions in silent.items()},
         )
 

@@ -6,7 +6,7 @@ Shapes: T frames, A animals, P parts, X is x and y in pixels.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,12 +101,6 @@ def annotations(row: Mapping[str, Any]) -> Annotations:
         return Annotations(row["name"], row["lab"], row["frames"], row["fps"], bouts, labeled)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{INDEX}: is damaged ({error}); run `prepare` again") from error
-
-
-def each(folder: Path) -> Iterator[Recording]:
-    """All recordings of a set, one at a time."""
-    for number, row in enumerate(index(folder)):
-        yield read(folder, number, row)
 
 
 def _confidence(path: Path) -> np.ndarray | None:

@@ -90,11 +90,6 @@ def labeled(streams: Iterable[Stream]) -> dict[str, tuple[Behaviour, ...]]:
     return {video: tuple(behaviours) for video, behaviours in found.items()}
 
 
-def labs(streams: Iterable[Stream]) -> dict[str, str]:
-    """The lab of each video."""
-    return {stream.video: stream.lab for stream in streams}
-
-
 def counted(streams: Iterable[Stream]) -> list[Stream]:
     """Those of videos with a true bout of anybody: `metric.score` drops what is said of the others.
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from mabe_behavior.actions import ACTIONS, SELF, Behaviour
 from mabe_behavior.bouts import Bouts
+from mabe_behavior.formats import textfile
 from shared_core import files
 from shared_core.errors import UserError
 
@@ -49,11 +50,11 @@ def write(path: Path, bouts: Bouts) -> None:
             )
     if found := _overlaps(lines):
         raise ValueError(f"submission: {found[0].text}")
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
+    made = io.StringIO(newline="")
+    writer = csv.writer(made, lineterminator="\n")
     writer.writerow(HEADER)
     writer.writerows((k, *row) for k, row in enumerate(lines.values()))
-    files.atomic_write(path, text.getvalue())
+    files.atomic_write(path, made.getvalue())
 
 
 def read(path: Path) -> Bouts:
@@ -146,17 +147,13 @@ class _Parsed:
 
 
 def _parsed(path: Path) -> _Parsed:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise files.explain(error, path) from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is no text file ({error.reason})") from error
+    with textfile.opened(path, encoding="utf-8") as stream:
+        whole = stream.read()
     found, ids = _Parsed(), {}
-    reader = csv.reader(io.StringIO(text, newline=""))
+    reader = csv.reader(io.StringIO(whole, newline=""))
     header = next(reader, [])
     if missing := [name for name in HEADER if name not in header]:
-        mark = "; a byte-order mark precedes the header" if text.startswith("\ufeff") else ""
+        mark = "; a byte-order mark precedes the header" if whole.startswith("\ufeff") else ""
         found.problems.append(
             Problem(1, f"has no column {', '.join(missing)}; must have {','.join(HEADER)}{mark}", True)
         )

@@ -3,46 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from mabe_behavior.bouts import Bouts
-from mabe_behavior.metric import Score
+from mabe_behavior.measures import Found
+from mabe_behavior.metric import Counts, Score
 from shared_core.intervals import Estimate
 
 Rows = list[dict[str, Any]]
 NOTHING = ""  # of a share of nothing
-
-
-class FrameCounts(Protocol):
-    """How many frames of an action were found."""
-
-    @property
-    def hit(self) -> int: ...  # there and said
-
-    @property
-    def missed(self) -> int: ...
-
-    @property
-    def invented(self) -> int: ...
-
-
-class BoutCounts(Protocol):
-    """How many bouts of an action were found."""
-
-    @property
-    def true(self) -> int: ...  # bouts that are there
-
-    @property
-    def predicted(self) -> int: ...
-
-    @property
-    def matched(self) -> int: ...  # true ones with a predicted one of their own
-
-    @property
-    def hit(self) -> int: ...  # true ones that are predicted for the most part
-
-    @property
-    def right(self) -> int: ...  # predicted ones that are true for the most part
 
 
 def by_action(score: Score, truth: Bouts, lab_of: Mapping[str, str], fps_of: Mapping[str, float]) -> Rows:
@@ -61,7 +30,7 @@ def by_action(score: Score, truth: Bouts, lab_of: Mapping[str, str], fps_of: Map
         seconds[key] = seconds.get(key, 0.0) + (stop - start) / fps_of[video]
     rows = []
     for lab, of_lab in sorted(score.counts.items()):
-        for action, count in sorted(of_lab.items(), key=lambda item: (-item[1].f(score.beta), item[0])):
+        for action, count in sorted(of_lab.items(), key=lambda item: (-item[1].f1, item[0])):
             rows.append(
                 {
                     "lab": lab,
@@ -70,7 +39,7 @@ def by_action(score: Score, truth: Bouts, lab_of: Mapping[str, str], fps_of: Map
                     "seconds": round(seconds.get((lab, action), 0.0), 1),
                     "precision": _share(count.hit, count.hit + count.invented),
                     "recall": _share(count.hit, count.hit + count.missed),
-                    _f(score): round(count.f(score.beta), 3),
+                    "F1": round(count.f1, 3),
                 }
             )
     return rows
@@ -89,7 +58,7 @@ def by_lab(
         mean: the mean with its interval.
         beside: what stands beside it, such as the oracle: name -> its score on the same videos.
     """
-    name = f"{_f(score)}, mean over actions"
+    name = "F1, mean over actions"
     others = {what: (of.labs, of.value) for what, of in (beside or {}).items()}
     rows: Rows = []
     for lab, value in sorted(score.labs.items(), key=lambda item: (-item[1], item[0])):
@@ -100,7 +69,7 @@ def by_lab(
     return [*rows, last | {what: round(value, 3) for what, (_, value) in others.items()}]
 
 
-def by_frame(found: Mapping[str, FrameCounts]) -> Rows:
+def by_frame(found: Mapping[str, Counts]) -> Rows:
     """Each action's frames over all labs: what share of what is said is there, and of what is there is said."""
     return [
         {
@@ -113,7 +82,7 @@ def by_frame(found: Mapping[str, FrameCounts]) -> Rows:
     ]
 
 
-def by_bout(found: Mapping[str, BoutCounts]) -> Rows:
+def by_bout(found: Mapping[str, Found]) -> Rows:
     """Each action's bouts: how many were found, and how many of the predicted ones are there."""
     return [
         {
@@ -126,10 +95,6 @@ def by_bout(found: Mapping[str, BoutCounts]) -> Rows:
         }
         for action, one in sorted(found.items())
     ]
-
-
-def _f(score: Score) -> str:
-    return f"F{score.beta:g}"
 
 
 def _share(part: int, whole: int) -> float | str:

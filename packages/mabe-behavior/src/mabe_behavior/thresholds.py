@@ -9,9 +9,6 @@ Shapes: T frames, K actions, B + 1 = 257 bins, B thresholds.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Literal
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,7 +16,6 @@ from mabe_behavior.streams import UNKNOWN, Stream
 
 Doubles = NDArray[np.float64]
 Cell = tuple[str, str]  # lab, action
-PooledBy = Literal["lab", "frame"]
 BINS = 256
 THRESHOLDS_B = (np.arange(1, BINS + 1) / BINS) ** 2
 NEARLY = 0.01  # of F
@@ -56,10 +52,9 @@ class Histograms:
                 found.setdefault(lab, []).append(action)
         return {lab: tuple(actions) for lab, actions in found.items()}
 
-    def pooled_B(self, action: str, by: PooledBy) -> Doubles:
-        """(B,) F of an action that some lab has, at each threshold: the mean over those labs, or of all frames."""
-        cells = [self.count[lab, action] for lab in self.having(action)]
-        return np.mean([f_B(one) for one in cells], axis=0) if by == "lab" else f_B(np.sum(cells, axis=0))
+    def pooled_B(self, action: str) -> Doubles:
+        """(B,) F of an action that some lab has, at each threshold: the mean over those labs."""
+        return np.mean([f_B(self.count[lab, action]) for lab in self.having(action)], axis=0)
 
 
 def counted(p_TK: NDArray[np.floating], y_TK: NDArray[np.int8]) -> Doubles:
@@ -89,24 +84,16 @@ def best(value_B: Doubles) -> tuple[float, float]:
     return float(THRESHOLDS_B[near[_AWAY_B[near].argmin()]]), float(value_B.max())
 
 
-def score(histograms: Histograms, by: PooledBy = "lab") -> float:
+def score(histograms: Histograms) -> float:
     """What `metric.score` would be with one best threshold for each action in all labs, were actions not exclusive.
 
     Raises ValueError where no lab has any action.
     """
     labs: dict[str, list[float]] = {}
     for action in histograms.actions:
-        at = int(np.searchsorted(THRESHOLDS_B, best(histograms.pooled_B(action, by))[0]))
+        at = int(np.searchsorted(THRESHOLDS_B, best(histograms.pooled_B(action))[0]))
         for lab in histograms.having(action):
             labs.setdefault(lab, []).append(float(f_B(histograms.count[lab, action])[at]))
     if not labs:
         raise ValueError("streams: no action is ever there; give annotated videos with bouts")
     return float(np.mean([np.mean(values) for values in labs.values()]))
-
-
-def of_streams(streams: Iterable[Stream]) -> Histograms:
-    """Histograms of streams' own probabilities."""
-    found = Histograms()
-    for stream in streams:
-        found.add(stream, stream.p_TK)
-    return found

@@ -50,7 +50,7 @@ class BehaviourTask(Task):
         for kind in found.kinds:
             for number, member in enumerate(self.model.members):
                 of = scaling.fit(piece.x_TF for piece in self.pieces[kind] if piece.fold != number)
-                member.fit(kind, torch.from_numpy(of.mean_F), torch.from_numpy(of.spread_F), of.limit)
+                member.fit(kind, torch.from_numpy(of.mean_F), torch.from_numpy(of.spread_F))
         cutters = {
             kind: Cutter(pieces, wanted.length, wanted.jitter, wanted.balance) for kind, pieces in self.pieces.items()
         }

@@ -22,11 +22,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mabe_behavior import contest, metric, postprocessing, streams, thresholds
+from mabe_behavior import contest, postprocessing, streams, thresholds
 from mabe_behavior.bouts import Bouts, joined, runs
 from mabe_behavior.postprocessing import Rule, Rules, smoothed
 from mabe_behavior.streams import Stream
-from mabe_behavior.thresholds import Histograms, PooledBy
+from mabe_behavior.thresholds import Histograms
 
 SMOOTHS = (0.0, 0.2, 0.5, 1.0, 1.5, 2.5)  # seconds
 GAPS = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)
@@ -38,7 +38,6 @@ Ints = NDArray[np.int64]
 
 def fit(
     given: Sequence[Stream],
-    pooled_by: PooledBy = "lab",
     per_lab: bool = True,
     passes: int = 2,
     smooths: Sequence[float] = SMOOTHS,
@@ -47,20 +46,18 @@ def fit(
 ) -> Rules:
     """Rules for out-of-fold predictions (see the module's text).
 
+    Those for all labs together maximise the mean over labs of F, as the score has it and as an unknown lab asks for.
+
     Args:
         given: with truth.
-        pooled_by: what the rules for all labs together maximise: "lab", the mean over labs of F, as the score has it
-            and as an unknown lab asks for; "frame", F of all labs' frames, where large labs have most of the say.
         per_lab: whether labs with enough bouts get thresholds of their own.
         passes: over the factors of thresholds, at most; 0: none.
         smooths, gaps, leasts: seconds to choose from. Of smoothings as good the shortest is taken, of gaps and leasts
             nearly as good too.
 
     Raises:
-        ValueError: no stream with a true bout, a stream without truth, an unknown `pooled_by`, nothing to choose from.
+        ValueError: no stream with a true bout, a stream without truth, nothing to choose from.
     """
-    if pooled_by not in ("lab", "frame"):
-        raise ValueError(f"pooled_by: {pooled_by!r}; must be lab or frame")
     for name, choices in (("smooths", smooths), ("gaps", gaps), ("leasts", leasts)):
         if not len(choices):
             raise ValueError(f"{name}: is empty; must have at least 0.0")
@@ -71,10 +68,10 @@ def fit(
     first = next(iter(of_smooth.values()))
     pooled = {}
     for action in first.actions:
-        found = {s: thresholds.best(one.pooled_B(action, pooled_by)) for s, one in of_smooth.items()}
+        found = {s: thresholds.best(one.pooled_B(action)) for s, one in of_smooth.items()}
         smooth = max(found, key=lambda s: found[s][1])  # the first of equals
         rule = Rule(found[smooth][0], smooth)
-        pooled[action] = _Runs.of(counted, action, rule).cleaned(rule, gaps, leasts, pooled_by)
+        pooled[action] = _Runs.of(counted, action, rule).cleaned(rule, gaps, leasts)
     labs = _of_labs(counted, pooled, of_smooth) if per_lab else {}
     rules = Rules(pooled, labs, first.silent())
     return contest.settled(counted, rules, passes)
@@ -152,14 +149,14 @@ class _Runs:
             parts.append((np.full(n, lab), np.arange(n) > 0, start, stop, np.full(n, stream.fps), *borders))
         return cls(labs, there, *(np.concatenate(column) for column in zip(*parts, strict=True)))
 
-    def cleaned(self, rule: Rule, gaps: Sequence[float], leasts: Sequence[float], pooled_by: PooledBy) -> Rule:
+    def cleaned(self, rule: Rule, gaps: Sequence[float], leasts: Sequence[float]) -> Rule:
         """The rule with the least cleaning whose F lies within `MARGIN` of the best."""
         choices = sorted(((gap, least) for gap in gaps for least in leasts), key=lambda one: (sum(one), one))
-        f_of = {(gap, least): self._f(gap, least, pooled_by) for gap, least in choices}
+        f_of = {(gap, least): self._f(gap, least) for gap, least in choices}
         gap, least = next(one for one in choices if f_of[one] >= max(f_of.values()) - MARGIN)
         return replace(rule, gap=gap, least=least)
 
-    def _f(self, gap: float, least: float, pooled_by: PooledBy) -> float:
+    def _f(self, gap: float, least: float) -> float:
         if not len(self.start_R):
             return 0.0
         apart_R = self.start_R - np.append(0, self.stop_R[:-1])
@@ -171,8 +168,6 @@ class _Runs:
             np.bincount(self.lab_R[first_G], sums[last_G, 1] - sums[first_G, 0], len(self.labs))
             for sums in (self.right_R2, self.wrong_R2)
         )
-        if pooled_by == "frame":
-            return float(2 * right_L.sum() / (right_L + wrong_L + self.there_L).sum())
         return float(np.mean(2 * right_L / (right_L + wrong_L + self.there_L)))
 
 
@@ -196,29 +191,3 @@ def crossfitted(given: Sequence[Stream], part_of: Mapping[str, str], **options: 
         mine = [one for one in given if part_of[one.video] == part]
         found.append(postprocessing.apply_all(mine, rules, streams.labeled(mine)))
     return joined(found)
-
-
-def score(given: Sequence[Stream], predicted: Bouts) -> float:
-    """The official score of bouts against the streams' truth; 0 for no bout. Raises ValueError as `metric.score`."""
-    if not len(predicted):
-        return 0.0
-    return metric.score(streams.truth(given), predicted, streams.labs(given), streams.labeled(given)).value
-
-
-@dataclass(frozen=True)
-class Gain:
-    """Official scores before and after."""
-
-    plain: float  # the largest probability that reaches 0.5
-    tuned: float
-
-    def __str__(self) -> str:
-        return f"{self.plain:.4f} with thresholds of 0.5, {self.tuned:.4f} tuned ({self.tuned - self.plain:+.4f})"
-
-
-def gain(given: Sequence[Stream], rules: Rules) -> Gain:
-    """What rules bring on streams with truth; too much, if they were fitted to the same ones (see `crossfitted`)."""
-    looked = streams.labeled(given)
-    every = {action for one in given for action in one.actions}
-    before, after = (score(given, postprocessing.apply_all(given, chosen, looked)) for chosen in (plain(every), rules))
-    return Gain(before, after)

@@ -145,7 +145,7 @@ def straightness(animals: Animals) -> Columns:
         mean = rolling.mean(known, animals.fps, seconds)
         net = length(mean[:, :2])
         found[f"speed.net_{seconds:g}s"] = net
-        found[f"straightness_{seconds:g}s"] = net / (mean[:, 2] + social.SLOW)
+        found[f"straightness_{seconds:g}s"] = net / (mean[:, 2] + kinematics.SLOW)
     return found
 
 

@@ -1,4 +1,4 @@
-"""Motion: velocity, acceleration, jerk, speed, heading and turning of points, from positions at a constant rate.
+"""Motion: velocity, acceleration, jerk, speed and turning of points, from positions at a constant rate.
 
 Derivatives are those of a polynomial that is fitted by least squares to the frames around each frame (Savitzky and
 Golay 1964, "Smoothing and differentiation of data by simplified least squares procedures"). Its degree is one more than
@@ -24,6 +24,7 @@ from mabe_behavior.features.columns import Doubles, Reals, reals
 from mabe_behavior.features.rolling import odd_frames
 
 SECONDS = 0.25  # of the fit: 7 frames at 30 fps
+SLOW = 1.0  # cm/s: directions of motion slower than this are the tracker's noise
 
 
 def derivative(x_TN: ArrayLike, fps: float, order: int = 1, seconds: float = SECONDS) -> Reals:
@@ -50,47 +51,41 @@ def reach(seconds: float, fps: float, order: int) -> int:
     return max(odd_frames(seconds, fps) // 2, (order + 2) // 2)
 
 
-def velocity(xy_TNX: ArrayLike, fps: float, seconds: float = SECONDS) -> Reals:
+def velocity(xy_TNX: ArrayLike, fps: float) -> Reals:
     """In cm/s."""
-    return derivative(xy_TNX, fps, 1, seconds)
+    return derivative(xy_TNX, fps, 1)
 
 
-def acceleration(xy_TNX: ArrayLike, fps: float, seconds: float = SECONDS) -> Reals:
+def acceleration(xy_TNX: ArrayLike, fps: float) -> Reals:
     """In cm/s²."""
-    return derivative(xy_TNX, fps, 2, seconds)
+    return derivative(xy_TNX, fps, 2)
 
 
-def jerk(xy_TNX: ArrayLike, fps: float, seconds: float = SECONDS) -> Reals:
+def jerk(xy_TNX: ArrayLike, fps: float, seconds: float) -> Reals:
     """In cm/s³."""
     return derivative(xy_TNX, fps, 3, seconds)
 
 
-def speed(xy_TNX: ArrayLike, fps: float, seconds: float = SECONDS) -> Reals:
+def speed(xy_TNX: ArrayLike, fps: float) -> Reals:
     """In cm/s, (T, N)."""
-    return length(velocity(xy_TNX, fps, seconds))
+    return length(velocity(xy_TNX, fps))
 
 
-def heading(direction_TNX: ArrayLike) -> Reals:
-    """The angle of a velocity or an axis, in radians from -pi to pi: 0 to the right, a quarter turn downwards."""
-    x, y = coordinates(direction_TNX)
-    return np.arctan2(y, x)
-
-
-def turning(direction_TNX: ArrayLike, fps: float, seconds: float = SECONDS) -> Reals:
+def turning(direction_TNX: ArrayLike, fps: float) -> Reals:
     """How fast an axis turns, in radians per second: its unit vector, crossed with that vector's derivative.
 
     No angle is unwrapped, so one missing frame does not spoil those after it.
     """
     unit_TNX = unit(direction_TNX)
-    return cross(unit_TNX, derivative(unit_TNX, fps, 1, seconds))
+    return cross(unit_TNX, derivative(unit_TNX, fps, 1))
 
 
-def curving(velocity_TNX: ArrayLike, acceleration_TNX: ArrayLike, slowest: float = 1.0) -> Reals:
+def curving(velocity_TNX: ArrayLike, acceleration_TNX: ArrayLike) -> Reals:
     """How fast the direction of motion turns, in radians per second: (v x a) / |v|².
 
-    Below the speed `slowest`, in cm/s, where the direction is that of the tracker's noise, it fades to 0.
+    Below the speed `SLOW` it fades to 0.
     """
-    return _curving(*coordinates(velocity_TNX), *coordinates(acceleration_TNX), np.float32(slowest))
+    return _curving(*coordinates(velocity_TNX), *coordinates(acceleration_TNX), np.float32(SLOW))
 
 
 def coordinates(vector_NX: ArrayLike) -> tuple[Reals, Reals]:

@@ -77,11 +77,6 @@ class Body:
         return sum(np.isfinite(self.every_TP[..., p]).astype(np.float32) for p in range(parts)) / np.float32(parts)
 
 
-def body(tracks: Tracks, animal: str) -> Body:
-    """The landmarks of an animal. Raises ValueError for one that is not in the tracks."""
-    return bodies(tracks, {animal: parts_seen(tracks, animal)}).of(0)
-
-
 def bodies(
     tracks: Tracks, seen: Mapping[str, Sequence[str]], rows: slice = slice(None), origin: Floats = ORIGIN
 ) -> Body:

@@ -25,7 +25,6 @@ class PCA:
     mean_F: Doubles
     directions_KF: Doubles  # orthonormal; the largest weight of each is positive
     variance_K: Doubles  # of the training rows along each
-    whiten: bool = False  # components are divided by their standard deviation
 
     def __post_init__(self) -> None:
         if self.directions_KF.shape != (len(self.variance_K), len(self.mean_F)):
@@ -38,30 +37,22 @@ class PCA:
             raise ValueError(f"pca: shape {x.shape}; was fitted to {len(self.mean_F)} columns")
         from mabe_behavior.features import mixtures  # compiles, which takes long
 
-        deviation = np.sqrt(self.variance_K) if self.whiten else np.ones(len(self.variance_K))
-        weight_KF = self.directions_KF / np.where(deviation > 0, deviation, 1)[:, None]
-        found_KN = np.empty((len(weight_KF), len(x)), np.float32)
+        found_KN = np.empty((len(self.directions_KF), len(x)), np.float32)
         columns_FN = np.ascontiguousarray(x.T)
-        mixtures.mixed(columns_FN, *(array.astype(np.float32) for array in (self.mean_F, weight_KF)), found_KN)
+        mixtures.mixed(columns_FN, *(array.astype(np.float32) for array in (self.mean_F, self.directions_KF)), found_KN)
         return found_KN.T
 
     def state(self) -> dict[str, NDArray]:
         """Arrays from which `of_state` makes it again."""
-        return {
-            "mean": self.mean_F,
-            "directions": self.directions_KF,
-            "variance": self.variance_K,
-            "whiten": np.array(self.whiten),
-        }
+        return {"mean": self.mean_F, "directions": self.directions_KF, "variance": self.variance_K}
 
 
 def of_state(state: Mapping[str, ArrayLike]) -> PCA:
     """What `PCA.state` was taken of."""
-    arrays = {name: np.asarray(state[name], np.float64) for name in ("mean", "directions", "variance")}
-    return PCA(arrays["mean"], arrays["directions"], arrays["variance"], bool(np.asarray(state["whiten"])))
+    return PCA(*(np.asarray(state[name], np.float64) for name in ("mean", "directions", "variance")))
 
 
-def fit(blocks: Iterable[ArrayLike], components: int, whiten: bool = False) -> PCA:
+def fit(blocks: Iterable[ArrayLike], components: int) -> PCA:
     """Of training rows, given as one or more arrays (N, F), each of which is looked at once.
 
     Raises ValueError for no rows, or more components than columns.
@@ -82,7 +73,7 @@ def fit(blocks: Iterable[ArrayLike], components: int, whiten: bool = False) -> P
     largest = np.abs(directions_KF).argmax(axis=1)
     directions_KF *= np.sign(directions_KF[np.arange(components), largest])[:, None]
     # pairwise covariances need not be positive definite: a negative eigenvalue stands for none
-    return PCA(mean_F, directions_KF, np.maximum(variance_F[order], 0), whiten)
+    return PCA(mean_F, directions_KF, np.maximum(variance_F[order], 0))
 
 
 @dataclass

@@ -1,19 +1,17 @@
-"""Columns of mean 0 and spread 1, by what training rows have; missing values become 0, the mean.
+"""Columns of mean 0 and spread 1, by what training rows have; what applies it is `model.Reader`.
 
 Shapes: N rows, F columns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from mabe_behavior.features.columns import Doubles, Floats
-
-LIMIT = 8.0  # in spreads; a derivative of a point that jumps can be any number
+from mabe_behavior.features.columns import Doubles
 
 
 @dataclass(frozen=True)
@@ -22,42 +20,16 @@ class Scaling:
 
     mean_F: Doubles
     spread_F: Doubles  # standard deviation; 1 for a column that never changes or was never known
-    limit: float = LIMIT  # scaled values are kept within plus and minus this
-
-    def apply(self, x_NF: ArrayLike, indicators: bool = False) -> Floats:
-        """(N, F), without missing values; with `indicators` (N, 2F), where the second half is 1 where one was missing.
-
-        Raises ValueError for another number of columns than was fitted.
-        """
-        x = np.asarray(x_NF, np.float32)
-        if x.ndim != 2 or x.shape[1] != len(self.mean_F):
-            raise ValueError(f"scaling: shape {x.shape}; was fitted to {len(self.mean_F)} columns")
-        seen = np.isfinite(x)
-        scaled = (x - self.mean_F.astype(np.float32)) / self.spread_F.astype(np.float32)
-        found = np.where(seen, np.clip(scaled, -self.limit, self.limit), np.float32(0))
-        return np.concatenate((found, (~seen).astype(np.float32)), axis=1) if indicators else found
-
-    def state(self) -> dict[str, NDArray]:
-        """Arrays from which `of_state` makes it again."""
-        return {"mean": self.mean_F, "spread": self.spread_F, "limit": np.array(self.limit)}
 
 
-def of_state(state: Mapping[str, ArrayLike]) -> Scaling:
-    """What `Scaling.state` was taken of."""
-    mean, spread = (np.asarray(state[name], np.float64) for name in ("mean", "spread"))
-    return Scaling(mean, spread, float(np.asarray(state["limit"])))
-
-
-def fit(blocks: Iterable[ArrayLike], limit: float = LIMIT) -> Scaling:
+def fit(blocks: Iterable[ArrayLike]) -> Scaling:
     """Of training rows, given as one or more arrays (N, F), each of which is looked at once.
 
     Means and variances of blocks are put together as Chan, Golub and LeVeque do (1983, "Algorithms for computing the
     sample variance"), so that neither the order nor the size of blocks matters.
 
-    Raises ValueError for no rows or a limit that is not above 0.
+    Raises ValueError for no rows.
     """
-    if not limit > 0:
-        raise ValueError(f"limit: {limit}; must be above 0")
     count: Doubles | None = None
     mean = square = np.empty(0)
     for block in blocks:
@@ -79,4 +51,4 @@ def fit(blocks: Iterable[ArrayLike], limit: float = LIMIT) -> Scaling:
         raise ValueError("scaling: no rows with any value; must be fitted to training rows")
     spread = np.sqrt(square / np.maximum(count, 1))
     tiny = spread <= 1e-6 * np.maximum(np.abs(mean), 1e-6)  # a constant, up to rounding
-    return Scaling(mean, np.where(tiny, 1.0, spread), limit)
+    return Scaling(mean, np.where(tiny, 1.0, spread))

@@ -15,9 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 from mabe_behavior.features import plane
 from mabe_behavior.features.columns import Doubles, Reals
 from mabe_behavior.features.compiled import BLOCK, HALF, NAN, compiled
-from mabe_behavior.features.kinematics import coordinates
+from mabe_behavior.features.kinematics import SLOW, coordinates
 
-SLOW = 1.0  # cm/s: directions of motion slower than this are the tracker's noise
 CONTACT = 1.5  # cm between the nearest tracked points: bodies, which are wider than their points, touch
 
 
@@ -50,9 +49,9 @@ def approach(agent_v_TX: ArrayLike, target_v_TX: ArrayLike, agent_TX: ArrayLike,
     return _toward(ax - tx, ay - ty, *coordinates(agent_TX), *coordinates(target_TX))
 
 
-def alignment(a_TX: ArrayLike, b_TX: ArrayLike, slowest: float = SLOW) -> Reals:
+def alignment(a_TX: ArrayLike, b_TX: ArrayLike) -> Reals:
     """(T,) the cosine between two velocities, which fades to 0 where either is slow."""
-    return _alignment(*coordinates(a_TX), *coordinates(b_TX), np.float32(slowest))
+    return _alignment(*coordinates(a_TX), *coordinates(b_TX), np.float32(SLOW))
 
 
 def chase(agent_v_TX: ArrayLike, target_v_TX: ArrayLike, agent_TX: ArrayLike, target_TX: ArrayLike) -> Reals:
@@ -63,10 +62,10 @@ def chase(agent_v_TX: ArrayLike, target_v_TX: ArrayLike, agent_TX: ArrayLike, ta
     return _chase(*(x for vector in (agent_v_TX, target_v_TX, agent_TX, target_TX) for x in coordinates(vector)))
 
 
-def touching(distance_T: ArrayLike, within: float = CONTACT) -> Reals:
+def touching(distance_T: ArrayLike) -> Reals:
     """(T,) 1 where they are that close, 0 where not, missing where the distance is."""
     distance = np.asarray(distance_T)
-    return np.where(np.isnan(distance), NAN, distance <= np.float32(within))
+    return np.where(np.isnan(distance), NAN, distance <= np.float32(CONTACT))
 
 
 def since(active_T: NDArray[np.bool_], fps: float, most: float) -> Doubles:

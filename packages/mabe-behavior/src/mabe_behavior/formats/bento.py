@@ -16,6 +16,7 @@ from pathlib import Path
 
 from mabe_behavior.actions import ALONE, SELF
 from mabe_behavior.bouts import Bouts
+from mabe_behavior.formats import textfile
 from shared_core import files
 from shared_core.errors import UserError
 
@@ -112,16 +113,12 @@ def channels(names: Sequence[str]) -> dict[str, tuple[str, str]]:
 
 
 def _parsed(path: Path) -> _Annotations:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise files.explain(error, path) from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is no text file ({error.reason})") from error
-    if not text.lower().startswith(HEADER.lower()):
-        raise UserError(f"{path}: its first line is {text.splitlines()[:1]}; must be {HEADER!r}")
+    with textfile.opened(path) as stream:
+        whole = stream.read()
+    if not whole.lower().startswith(HEADER.lower()):
+        raise UserError(f"{path}: its first line is {whole.splitlines()[:1]}; must be {HEADER!r}")
     found, channel, action = _Annotations(), None, None
-    for number, raw in enumerate(text.splitlines(), 1):
+    for number, raw in enumerate(whole.splitlines(), 1):
         line = raw.strip()
         if line.lower().startswith("annotation framerate:"):
             found.fps = _positive(line.partition(":")[2], f"{path}: line {number}")

@@ -21,11 +21,10 @@ from pathlib import Path
 
 from mabe_behavior.actions import Behaviour, behaviour
 from mabe_behavior.bouts import Bouts
-from mabe_behavior.formats import bento, simba, trackers
+from mabe_behavior.formats import bento, simba, textfile, trackers
 from mabe_behavior.formats.trackers import Told
 from mabe_behavior.recording import Recording
 from mabe_behavior.tracks import Tracks
-from shared_core import files
 from shared_core.errors import UserError
 
 TABLE = "recordings.csv"
@@ -63,22 +62,17 @@ def sources(path: Path) -> dict[str, Path]:
 
 
 def _rows(path: Path) -> list[tuple[int, Row]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            header = reader.fieldnames or []
-            if "tracks" not in header or (unknown := [name for name in header if name not in COLUMNS]):
-                wrong = "no column tracks" if "tracks" not in header else f"an unknown column {unknown[0]!r}"
-                raise UserError(f"{path}: has {wrong}; columns are {', '.join(COLUMNS)}")
-            found = []
-            for row in reader:
-                if None in row or None in row.values():
-                    raise UserError(f"{path}: line {reader.line_num}: has more or fewer cells than the header")
-                found.append((reader.line_num, {name: value.strip() for name, value in row.items()}))
-    except OSError as error:
-        raise files.explain(error, path) from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: is no csv ({error})") from error
+    with textfile.opened(path, "csv") as stream:
+        reader = csv.DictReader(stream)
+        header = reader.fieldnames or []
+        if "tracks" not in header or (unknown := [name for name in header if name not in COLUMNS]):
+            wrong = "no column tracks" if "tracks" not in header else f"an unknown column {unknown[0]!r}"
+            raise UserError(f"{path}: has {wrong}; columns are {', '.join(COLUMNS)}")
+        found = []
+        for row in reader:
+            if None in row or None in row.values():
+                raise UserError(f"{path}: line {reader.line_num}: has more or fewer cells than the header")
+            found.append((reader.line_num, {name: value.strip() for name, value in row.items()}))
     if not found:
         raise UserError(f"{path}: names no recording; give each a line")
     return found

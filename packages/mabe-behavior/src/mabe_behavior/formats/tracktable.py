@@ -14,6 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import csv as arrow_csv
 
+from mabe_behavior.formats import textfile
 from mabe_behavior.formats.camera import Camera, checked
 from mabe_behavior.parts import named
 from mabe_behavior.tracks import Tracks
@@ -59,13 +60,8 @@ def numbers(path: Path, header_lines: int, names: Sequence[str]) -> NDArray[np.f
 
 def lines(path: Path, count: int) -> list[str]:
     """A text file's first lines. Raises UserError where it cannot be read, is no text, or has fewer."""
-    try:
-        with path.open(encoding="utf-8-sig") as stream:
-            found = [line.rstrip("\r\n") for line, _ in zip(stream, range(count), strict=False)]
-    except OSError as error:
-        raise files.explain(error, path) from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is no text file ({error.reason})") from error
+    with textfile.opened(path) as stream:
+        found = [line.rstrip("\r\n") for line, _ in zip(stream, range(count), strict=False)]
     if len(found) < count:
         raise UserError(f"{path}: has {len(found)} lines; must have a header of {count} and rows below")
     return found

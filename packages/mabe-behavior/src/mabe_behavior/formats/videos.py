@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mabe_behavior.actions import ACTIONS, Behaviour, labeled
+from mabe_behavior.formats import textfile
 from mabe_behavior.formats.camera import Camera
 from mabe_behavior.parts import named
-from shared_core import files
 from shared_core.errors import UserError
 
 COLUMNS = (
@@ -51,19 +51,12 @@ def read(path: Path) -> list[Video]:
     Raises UserError with the line where a column is missing, a video comes twice, a number is none, or a list of parts
     or behaviours cannot be read.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            header = tuple(reader.fieldnames or ())
-            if missing := [name for name in _NEEDED if name not in header]:
-                raise UserError(
-                    f"{path}: has no column {', '.join(missing)}; must be a table of the challenge's videos"
-                )
-            found = [_video(row, f"{path}: line {reader.line_num}") for row in reader]
-    except OSError as error:
-        raise files.explain(error, path) from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: is no csv ({error})") from error
+    with textfile.opened(path, "csv") as stream:
+        reader = csv.DictReader(stream)
+        header = tuple(reader.fieldnames or ())
+        if missing := [name for name in _NEEDED if name not in header]:
+            raise UserError(f"{path}: has no column {', '.join(missing)}; must be a table of the challenge's videos")
+        found = [_video(row, f"{path}: line {reader.line_num}") for row in reader]
     seen: set[str] = set()
     for video in found:
         if video.name in seen:

@@ -95,15 +95,15 @@ def labels(motion: Motion, rules: Rules | None = None, size_A: Sequence[float] |
     return found
 
 
-def lasting(active_N: Mask, least: float, bridge: float, rate: float = RATE) -> Mask:
+def lasting(active_N: Mask, least: float, bridge: float) -> Mask:
     """Interruptions shorter than `bridge` seconds closed, then what is shorter than `least` dropped."""
     found = active_N.copy()
     starts, stops = runs(active_N)
     for stop, start in zip(stops[:-1], starts[1:], strict=True):
-        if start - stop < bridge * rate:
+        if start - stop < bridge * RATE:
             found[stop:start] = True
     for start, stop in zip(*runs(found), strict=True):
-        if stop - start < least * rate:
+        if stop - start < least * RATE:
             found[start:stop] = False
     return found
 

@@ -61,23 +61,17 @@ def scene(lab: Lab, seed: int, seconds: float) -> Scene:
     return Scene(lab, seed, seconds, moved(lab.arena, lab.temperament, lab.mice, seconds, rng), size_A)
 
 
-def simulate(lab: Lab, seed: int, seconds: float, errors: int = 0) -> Recording:
-    """A video as its lab publishes it.
-
-    Args:
-        errors: seed of what camera and annotator do wrong; the mice do the same whatever it is.
-
-    Raises ValueError as `scene` does.
-    """
-    return recorded(scene(lab, seed, seconds), errors)
+def simulate(lab: Lab, seed: int, seconds: float) -> Recording:
+    """A video as its lab publishes it. Raises ValueError as `scene` does."""
+    return recorded(scene(lab, seed, seconds))
 
 
-def recorded(of: Scene, errors: int = 0) -> Recording:
-    """The recording of what happened."""
+def recorded(of: Scene) -> Recording:
+    """The recording of what happened; what camera and annotator do wrong follows from the seed, too."""
     lab = of.lab
     cm_NAPX = positions(of.motion, lab.camera.parts, of.size_A)
-    tracks = lab.camera.seen(cm_NAPX, of.seconds, lab.arena, _numbers(of, "camera", errors))
-    bouts = lab.annotator.marked(of.name, of.truth, lab.camera.fps, _numbers(of, "annotator", errors))
+    tracks = lab.camera.seen(cm_NAPX, of.seconds, lab.arena, _numbers(of, "camera"))
+    bouts = lab.annotator.marked(of.name, of.truth, lab.camera.fps, _numbers(of, "annotator"))
     return Recording(of.name, lab.name, tracks, bouts, lab.labeled)
 
 
@@ -87,5 +81,5 @@ def oracle(lab: Lab, seed: int, seconds: float) -> Bouts:
     return exact(of.name, of.truth)
 
 
-def _numbers(of: Scene, what: str, errors: int) -> np.random.Generator:
-    return np.random.default_rng([zlib.crc32(f"{of.lab.name}/{what}".encode()), of.seed, errors])
+def _numbers(of: Scene, what: str) -> np.random.Generator:
+    return np.random.default_rng([zlib.crc32(f"{of.lab.name}/{what}".encode()), of.seed])

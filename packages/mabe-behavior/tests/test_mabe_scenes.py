@@ -89,7 +89,7 @@ def test_points_that_lie_anywhere_make_no_body() -> None:
     assert np.isfinite(bodies.tail_TAKX[3, 0, -1]).all() and np.isnan(bodies.tail_TAKX[4, 0, -1]).all()
 
 
-# ---- strips
+# ---- strips and animations
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +124,24 @@ def test_a_recording_of_a_few_frames_will_do(frames: int, tmp_path: Path) -> Non
     tracks = straight(labs.lab("kinds").camera.parts, frames)
     path = scenes.strip(tracks, ("v", "mouse1", "self", "rest", 0, frames), tmp_path / "strip.png")
     assert figures.describe(path).width == 780
+    scenes.animation(tracks, ("v", "mouse1", "self", "rest", 0, frames), tmp_path / "a.gif")
+
+
+def test_an_animation_lasts_as_long_as_it_is_slow(recording: Recording, tmp_path: Path) -> None:
+    bout = ("v", "mouse1", "mouse2", "mount", 100, 130)
+    path = scenes.animation(recording.tracks, bout, tmp_path / "a.gif")
+    with Image.open(path) as gif:
+        assert gif.format == "GIF" and gif.size == (340, 370) and gif.info["loop"] == 0
+        seconds = gif.n_frames * gif.info["duration"] / 1000
+        first = np.asarray(gif.convert("RGB")).astype(int)
+        gif.seek(gif.n_frames // 2)
+        assert count(gif, scenes.AGENT) > 100
+        assert (np.abs(np.asarray(gif.convert("RGB")) - first).sum(axis=-1) > 60).sum() > 200  # something moved
+    assert seconds == pytest.approx(scenes.SLOWER * (30 / 25 + 2 * scenes.AROUND), rel=0.1)
+    assert path.stat().st_size < 400_000
+    real = scenes.animation(recording.tracks, bout, tmp_path / "b.gif", slower=1.0)
+    with Image.open(real) as gif:
+        assert gif.n_frames * gif.info["duration"] / 1000 == pytest.approx(30 / 25 + 2 * scenes.AROUND, rel=0.1)
 
 
 @pytest.mark.parametrize(
@@ -137,15 +155,19 @@ def test_a_recording_of_a_few_frames_will_do(frames: int, tmp_path: Path) -> Non
 def test_a_bout_that_is_not_there_is_refused(
     recording: Recording, tmp_path: Path, bout: scenes.Row, message: str
 ) -> None:
-    with pytest.raises(ValueError, match=message):
-        scenes.strip(recording.tracks, bout, tmp_path / "a.png")
-    assert not (tmp_path / "a.png").exists()
+    for draw, name in ((scenes.strip, "a.png"), (scenes.animation, "a.gif")):
+        with pytest.raises(ValueError, match=message):
+            draw(recording.tracks, bout, tmp_path / name)
+        assert not (tmp_path / name).exists()
 
 
 def test_mice_that_nobody_saw_are_refused(recording: Recording, tmp_path: Path) -> None:
     unseen = replace(recording.tracks, xy_TAPX=np.full_like(recording.tracks.xy_TAPX, np.nan))
-    with pytest.raises(ValueError, match="none of its mice is seen"):
-        scenes.strip(unseen, ("v", "mouse1", "mouse2", "sniff", 10, 20), tmp_path / "a.png")
+    for draw, name in ((scenes.strip, "a.png"), (scenes.animation, "a.gif")):
+        with pytest.raises(ValueError, match="none of its mice is seen"):
+            draw(unseen, ("v", "mouse1", "mouse2", "sniff", 10, 20), tmp_path / name)
+    with pytest.raises(ValueError, match="slower 0; must be above 0"):
+        scenes.animation(recording.tracks, ("v", "mouse1", "mouse2", "sniff", 10, 20), tmp_path / "a.gif", slower=0)
 
 
 def test_real_tracks(tmp_path: Path) -> None:

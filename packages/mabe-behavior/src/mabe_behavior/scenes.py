@@ -1,4 +1,4 @@
-"""Pictures of a bout: mice as their tracks show them, at a few moments.
+"""Pictures of a bout: mice as their tracks show them, at a few moments or moving.
 
 Shapes: T frames, A animals, X = x and y in pixels.
 """
@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 from mabe_behavior.actions import SELF
 from mabe_behavior.outlines import Bodies
 from mabe_behavior.tracks import Tracks
-from shared_core import figures
+from shared_core import figures, files
 from shared_core.figures import COLOURS, GRID, INK
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
 Row = tuple[str, str, str, str, int, int]  # of a bout, as `Bouts.rows` has them
@@ -32,7 +34,9 @@ SQUARES = 5.0  # cm: the grid on the floor, and the scale bar
 DOTS = 20.0  # a second, of the trail
 PALE = "#9aa1a9"
 ROOM = 3.0  # cm around what is seen
-AROUND = 0.5  # seconds before and after a bout that may be shown
+LONGEST, AROUND = 4.0, 0.5  # seconds of a bout that an animation shows, and before and after it
+SLOWER = 2.0  # times slower than it happened
+PICTURES = 12.5  # a second, of an animation
 
 
 def strip(tracks: Tracks, bout: Row, path: Path, *, title: str = "") -> Path:
@@ -65,6 +69,50 @@ def strip(tracks: Tracks, bout: Row, path: Path, *, title: str = "") -> Path:
             panel.set_visible(False)
         scene.scale(last)
         scene.legend(drawn)
+    return path
+
+
+def animation(tracks: Tracks, bout: Row, path: Path, *, slower: float = SLOWER) -> Path:
+    """The bout as a GIF that repeats itself, with half a second before and after it; of a long one the beginning.
+
+    Args:
+        slower: how many times slower than it happened.
+
+    Raises ValueError as `strip` does, and for a `slower` that is not above 0.
+    """
+    from PIL import Image
+
+    if not slower > 0:
+        raise ValueError(f"slower {slower:g}; must be above 0")
+    scene, fps = Scene.of(tracks, bout), tracks.fps
+    step = max(1, round(fps / PICTURES / slower))
+    around, end = round(AROUND * fps), min(scene.stop, scene.start + round(LONGEST * fps))
+    frames = np.arange(max(scene.start - around, 0), min(end + around, len(scene.tracks)), step)
+    middle, reach = scene.window(frames)
+    if not np.isfinite(reach):
+        raise ValueError(f"{scene.told}: none of its mice is seen")
+    pictures = []
+    canvas, axes = _canvas()
+    scene.stage(axes, middle, reach)
+    scene.scale(axes)
+    for place, (colour, name) in enumerate(list(scene.roles.values())[:2]):
+        canvas.figure.text(0.03 + 0.31 * place, 0.022, name, color=colour, fontsize=8)
+    text = axes.set_title("", fontsize=9)
+    for frame in frames.tolist():
+        weight = "bold" if scene.start <= frame < scene.stop else "normal"
+        text.set(text=f"{scene.told}\n{scene.time(frame)}", color=scene.ink(frame), fontweight=weight)
+        mice = scene.mice(axes, frame)
+        canvas.draw()
+        pictures.append(Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy()))
+        for artist in mice:
+            artist.remove()
+    some = Image.fromarray(np.concatenate([np.asarray(one) for one in pictures[:: max(1, len(pictures) // 6)]]))
+    colours = some.quantize(48, dither=Image.Dither.NONE)
+    flat = [picture.quantize(palette=colours, dither=Image.Dither.NONE) for picture in pictures]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with files.atomic_path(path) as temporary:
+        duration = max(20, round(1000 * step / fps * slower / 10) * 10)  # of a picture in ms; GIF counts in hundredths
+        flat[0].save(temporary, "GIF", save_all=True, append_images=flat[1:], duration=duration, loop=0)
     return path
 
 
@@ -111,7 +159,7 @@ class Scene:
 
     def windows(self, frames: Ints) -> tuple[list[NDArray[Any]], float]:
         """For each frame where to look, and how far (pixels) around there, the same for all."""
-        boxes = [self.window(frame) for frame in frames]
+        boxes = [self.window(np.array([frame])) for frame in frames]
         known = [middle for middle, _ in boxes if np.isfinite(middle).all()]
         if not known:
             raise ValueError(f"{self.told}: none of its mice is seen at its moments")
@@ -121,9 +169,9 @@ class Scene:
             middles.append(last)
         return middles, float(np.nanmax([reach for _, reach in boxes]))
 
-    def window(self, frame: int) -> tuple[NDArray[Any], float]:
-        """The middle of what is seen of the bout's mice at a frame, and how far around it to look."""
-        seen_NX = self.bodies.spine_TASX[frame][self._pair].reshape(-1, 2)
+    def window(self, frames: Ints) -> tuple[NDArray[Any], float]:
+        """The middle of what is seen of the bout's mice in all of the frames, and how far around it to look."""
+        seen_NX = self.bodies.spine_TASX[frames][:, self._pair].reshape(-1, 2)
         seen_NX = seen_NX[np.isfinite(seen_NX[:, 0])]
         if not len(seen_NX):
             return np.full(2, np.nan), np.nan
@@ -142,29 +190,32 @@ class Scene:
         axes.set_axisbelow(True)
         axes.spines[:].set(visible=True, color=GRID)
 
-    def mice(self, axes: Axes, frame: int) -> None:
-        """All mice at a frame with their trails, the agent on top."""
-        for draw in (self._trail, self._mouse):
-            for animal, (colour, _) in reversed(self.roles.items()):
-                draw(axes, frame, animal, colour)
+    def mice(self, axes: Axes, frame: int) -> list[Artist]:
+        """All mice at a frame with their trails, the agent on top: what was added to the axes."""
+        animals = list(reversed(self.roles.items()))
+        trails = [self._trail(axes, frame, animal, colour) for animal, (colour, _) in animals]
+        bodies = [artist for animal, (colour, _) in animals for artist in self._mouse(axes, frame, animal, colour)]
+        return [*trails, *bodies]
 
-    def _mouse(self, axes: Axes, frame: int, animal: int, colour: str) -> None:
+    def _mouse(self, axes: Axes, frame: int, animal: int, colour: str) -> list[Artist]:
         from matplotlib.patches import Circle, Polygon
 
         size, outline_NX = 0.08 * self.bodies.length, self.bodies.outline(frame, animal)
-        for x, y in self.bodies.ears_TAEX[frame, animal]:
-            if np.isfinite(x):
-                axes.add_artist(Circle((float(x), float(y)), size, facecolor=colour, alpha=0.55, linewidth=0))
+        shapes: list[Artist] = [
+            axes.add_artist(Circle((float(x), float(y)), size, facecolor=colour, alpha=0.55, linewidth=0))
+            for x, y in self.bodies.ears_TAEX[frame, animal]
+            if np.isfinite(x)
+        ]
         if outline_NX is not None:
-            axes.add_artist(Polygon(outline_NX, facecolor=colour, alpha=0.35, linewidth=0))
-            axes.add_artist(Polygon(outline_NX, fill=False, edgecolor=colour, linewidth=1.0))
+            shapes.append(axes.add_artist(Polygon(outline_NX, facecolor=colour, alpha=0.35, linewidth=0)))
+            shapes.append(axes.add_artist(Polygon(outline_NX, fill=False, edgecolor=colour, linewidth=1.0)))
         tail_KX = self.bodies.tail_TAKX[frame, animal]
         tail_KX = tail_KX[np.isfinite(tail_KX[:, 0])]
-        axes.plot(*tail_KX.T, color=colour, linewidth=1.3, solid_capstyle="round")
+        shapes += axes.plot(*tail_KX.T, color=colour, linewidth=1.3, solid_capstyle="round")
         points_PX = self.tracks.xy_TAPX[frame, animal]
-        axes.plot(*points_PX.T, ".", color=INK, markersize=1.8, markeredgewidth=0)
+        return [*shapes, *axes.plot(*points_PX.T, ".", color=INK, markersize=1.8, markeredgewidth=0)]
 
-    def _trail(self, axes: Axes, frame: int, animal: int, colour: str) -> None:
+    def _trail(self, axes: Axes, frame: int, animal: int, colour: str) -> Artist:
         """Where the body was, fainter the longer ago."""
         from matplotlib.colors import to_rgba_array
 
@@ -172,7 +223,7 @@ class Scene:
         dots_TX = self.bodies.centre(slice(first, frame + 1), animal)[::-1][::step]
         fade = np.linspace(0.9, 0.2, len(dots_TX))
         colours = to_rgba_array([colour] * len(dots_TX), fade)
-        axes.scatter(dots_TX[:, 0], dots_TX[:, 1], s=3.5, c=colours, linewidths=0, zorder=0.9)
+        return axes.scatter(dots_TX[:, 0], dots_TX[:, 1], s=3.5, c=colours, linewidths=0, zorder=0.9)
 
     def scale(self, axes: Axes) -> None:
         """A bar under the right corner, as long as a square of the grid."""
@@ -194,3 +245,11 @@ class Scene:
 def _within(places: NDArray[np.float64], frames: int) -> Ints:
     """Whole frames that there are, each once."""
     return np.unique(np.clip(np.rint(places), 0, frames - 1).astype(np.int64))
+
+
+def _canvas() -> tuple[FigureCanvasAgg, Axes]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    drawn = Figure(figsize=(3.4, 3.7), dpi=100, facecolor="white")
+    return FigureCanvasAgg(drawn), drawn.add_axes((0.02, 0.07, 0.96, 0.81))

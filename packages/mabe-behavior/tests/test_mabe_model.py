@@ -221,7 +221,8 @@ def test_normalisation_does_not_see_a_members_own_fold() -> None:
 
 def test_an_ensemble_is_scaled_as_one_and_each_member_learns_alone() -> None:
     ensemble = Ensemble([small(seed=seed) for seed in range(2)])
-    ensemble.fit("alone", np.arange(4.0), np.ones(4))
+    for member in ensemble.members:
+        member.fit("alone", np.arange(4.0), np.ones(4))
     assert all(member.readers["alone"].mean_F.tolist() == [0, 1, 2, 3] for member in ensemble.members)
     said = ensemble.train()(alone=torch.randn(2, 5, 4), alone_lab=torch.zeros(2, dtype=torch.long))
     said[1]["alone"][-1].sum().backward()

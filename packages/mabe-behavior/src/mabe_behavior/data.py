@@ -5,7 +5,7 @@ Shapes: T frames at the common rate, F columns, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -122,21 +122,20 @@ class Material:
         """Columns of the features of a kind."""
         return featurestore.width(kind, self.config.features)
 
-    def pieces(self, kind: str, numbers: Sequence[int], folds: Sequence[int] | None = None) -> list[Piece]:
-        """The relations of a kind in some recordings, with labels at the common rate.
+    @cached_property
+    def pieces(self) -> dict[str, list[Piece]]:
+        """The relations of each kind in the training recordings, with labels at the common rate.
 
         Raises UserError where features are missing: `ready` computes them.
         """
-        found = []
-        for place, number in enumerate(numbers):
+        found: dict[str, list[Piece]] = {kind: [] for kind in self.vocabulary.kinds}
+        for number, fold in zip(self.parts.train.tolist(), self.parts.fold.tolist(), strict=True):
             said = self.annotations(number)
+            lab = self.vocabulary.lab(said.lab)
             for relation in self.relations(number):
-                if relation.kind != kind:
-                    continue
                 y_TK = vocabulary.truth(said, relation, self.vocabulary)
                 y_TK = vocabulary.resampled(y_TK, said.fps, self.config.features.fps)
-                lab = self.vocabulary.lab(said.lab)
-                found.append(Piece(self.x(number, relation), y_TK, lab, folds[place] if folds is not None else -1))
+                found[relation.kind].append(Piece(self.x(number, relation), y_TK, lab, fold))
         return found
 
     def x(self, number: int, relation: Relation) -> NDArray[np.float16]:

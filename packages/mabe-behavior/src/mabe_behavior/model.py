@@ -196,11 +196,6 @@ class Ensemble(nn.Module):
     def __len__(self) -> int:
         return len(self.members)
 
-    def fit(self, kind: str, mean_F: ArrayLike, spread_F: ArrayLike, limit: float = LIMIT) -> None:
-        """How the features of a kind are scaled, for all members: `Reader.fit`."""
-        for member in self.members:
-            member.fit(kind, mean_F, spread_F, limit)  # type: ignore[operator]
-
     def spread(self, kind: str) -> torch.Tensor:
         """(F,) the standard deviations that features are scaled by."""
         return self.members[0].readers[kind].spread_F  # type: ignore[union-attr, index, return-value]

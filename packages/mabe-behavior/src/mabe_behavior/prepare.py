@@ -8,10 +8,7 @@ the features that a configuration wants (`featurestore`).
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,33 +46,13 @@ def prepare(data: Data, split: Split, folder: Path, bar: bool = True) -> dict[st
         progress.message(f"{folder}: up to date")
         return prepared.read_manifest(folder)
     _announce(folder, origin, data)
-    with _replacing(folder) as beside:
+    with files.atomic_dir(folder) as beside:  # features of the old set go with it
         rows = _written(data, beside, bar)
         counts = describe(rows, split)
         names = [store.INDEX, *(store.tracks_file(number) for number in range(len(rows)))]
         prepared.write_manifest(beside, mark, origin, settings(data), counts, names)
     _tell(folder, counts)
     return prepared.read_manifest(folder)
-
-
-@contextmanager
-def _replacing(folder: Path) -> Iterator[Path]:
-    """A folder to fill, which takes the place of `folder`, features and all, once it is whole; until then, and where
-    that fails, the set that is there stays."""
-    beside, old = (folder.with_name(f"{folder.name}.{word}") for word in ("new", "old"))
-    try:
-        for leftover in (beside, old):
-            shutil.rmtree(leftover, ignore_errors=True)
-        beside.mkdir(parents=True)
-        yield beside
-        if folder.exists():
-            folder.rename(old)
-        beside.rename(folder)
-    except OSError as error:
-        raise files.explain(error, folder) from error
-    finally:
-        for leftover in (beside, old):
-            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def settings(data: Data) -> dict[str, Any]:

@@ -54,12 +54,9 @@ class Known:
     @classmethod
     def of(cls, material: Material) -> Known:
         """What a model that is trained on it knows."""
-        parts, found = material.parts, material.vocabulary
-        members, learned, labs = material.config.split.members, {}, {}
-        for kind in found.kinds:
-            pieces = material.pieces(kind, parts.train.tolist(), parts.fold.tolist())
-            learned[kind] = judging.learned(pieces, members)
-            labs[kind] = judging.labs_of(pieces, members, len(found.labs))
+        found, members = material.vocabulary, material.config.split.members
+        learned = {kind: judging.learned(pieces, members) for kind, pieces in material.pieces.items()}
+        labs = {kind: judging.labs_of(pieces, members, len(found.labs)) for kind, pieces in material.pieces.items()}
         return cls(found, material.fingerprint, learned, labs, material.pca)
 
     def as_dict(self) -> dict[str, Any]:
@@ -120,9 +117,8 @@ def complete(run: RunDir) -> None:
 
 def grow(config: Config, material: Material) -> Forests:
     """A forest for each kind and fold, from the recordings outside the fold."""
-    parts, found = material.parts, {}
-    for kind in material.vocabulary.kinds:
-        pieces = material.pieces(kind, parts.train.tolist(), parts.fold.tolist())
+    found: Forests = {}
+    for kind, pieces in material.pieces.items():
         found[kind] = []
         for fold in range(config.split.members):
             message(f"growing trees: {kind}, without fold {fold + 1} of {config.split.folds}")

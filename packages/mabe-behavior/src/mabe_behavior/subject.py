@@ -89,8 +89,9 @@ class Trained:
     def _networks(self, kind: str, x: Sequence[Halves], number: int, allowed: Sequence[Sequence[bool]]) -> list[Floats]:
         """(T, K) probabilities of each features (T, F), the mean over members."""
 
+        known_ML = torch.from_numpy(self.about.labs[kind]).to(self.device)
+
         def ask(x_BLF: torch.Tensor, lab_B: torch.Tensor) -> torch.Tensor:
-            known_ML = torch.from_numpy(self.about.labs[kind]).to(lab_B.device)
             answers = []
             for member, known_L in enumerate(known_ML):  # each has a laboratory of its own fold for an unknown one
                 mine_B = torch.where(known_L[lab_B], lab_B, 0)
@@ -145,12 +146,10 @@ def of_run(run: RunDir, config: Config, checkpoint: str, device: torch.device, f
 
 def out_of_fold(who: Trained, material: Material, forests: Forests) -> Said:
     """What is said of each training recording by the network, and the trees, that did not see it."""
-    config, parts = who.config, material.parts
-    numbers, folds = parts.train.tolist(), parts.fold.tolist()
-    pieces = {kind: material.pieces(kind, numbers, folds) for kind in who.vocabulary.kinds}
+    config, numbers = who.config, material.parts.train.tolist()
     said_of = {number: material.annotations(number) for number in numbers}
     found: Said = {NETWORKS: []} | ({TREES_ALONE: []} if forests else {})
-    for kind, of in pieces.items():
+    for kind, of in material.pieces.items():
         whose = [
             (number, relation) for number in numbers for relation in material.relations(number) if relation.kind == kind
         ]

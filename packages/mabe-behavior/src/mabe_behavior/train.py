@@ -42,10 +42,7 @@ class BehaviourTask(Task):
         self.material.ready(runtime)
         found = self.material.vocabulary
         self.model = build_model(config, found, {kind: self.material.width(kind) for kind in found.kinds})
-        parts, wanted = self.material.parts, config.windows
-        self.pieces = {
-            kind: self.material.pieces(kind, parts.train.tolist(), parts.fold.tolist()) for kind in found.kinds
-        }
+        self.pieces, wanted = self.material.pieces, config.windows
         self.shares = {kind: shares(pieces).to(runtime.device) for kind, pieces in self.pieces.items()}
         for kind in found.kinds:
             for number, member in enumerate(self.model.members):

@@ -82,17 +82,14 @@ def of(rows: Sequence[Mapping[str, Any]], wanted: Sequence[Names], with_alone: b
 
     Raises ValueError where training recordings have nothing of what is wanted.
     """
-    found: dict[str, dict[str, int]] = {PAIR: {}, ALONE: {}}
+    found: dict[str, set[str]] = {PAIR: set(), ALONE: set()}
     for row in rows:
-        for text in row["labeled"]:
-            _, target, action = text.split(",")
-            found[ALONE if target == SELF else PAIR][action] = 0
-        for _, target, action, *_ in row["bouts"]:
-            kind = found[ALONE if target == SELF else PAIR]
-            kind[action] = kind.get(action, 0) + 1
+        looked_for = (text.split(",") for text in row["labeled"])
+        for _, target, action, *_ in (*looked_for, *row["bouts"]):
+            found[ALONE if target == SELF else PAIR].add(action)
     classes: dict[str, list[Names]] = {PAIR: [], ALONE: []}
     for names in wanted or [(action,) for kind in KINDS for action in sorted(found[kind])]:
-        kinds = [kind for kind in KINDS if set(names) & set(found[kind])]
+        kinds = [kind for kind in KINDS if found[kind].intersection(names)]
         if len(kinds) != 1:
             raise ValueError(
                 f"actions: {', '.join(names)} {'are' if len(names) > 1 else 'is'} looked for in no training recording"
